@@ -1,0 +1,167 @@
+//! [`Assembler`]: fragments → message (RFC 6455 §5.4), with the limits and the UTF-8 check over all of them.
+//!
+//! Not its business: bytes and headers. A compressed message would be inflated here, between the
+//! payload and the UTF-8 check, which is why both pass through one place.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use crate::{Chunk, FrameHeader, Limits, Message, Opcode, ProtocolError, Text, Utf8Validator};
+
+/// The data frames of at most one message.
+#[derive(Debug, Default)]
+pub(crate) struct Assembler {
+    /// The message under way, if it is fragmented or handed out in chunks.
+    under_way: Option<Box<UnderWay>>,
+    /// Over all fragments of a text message.
+    utf8: Utf8Validator,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    opcode: Opcode,
+    /// What came so far; empty if it is handed out in chunks.
+    data: BytesMut,
+    fragments: u32,
+    streaming: bool,
+}
+
+impl Assembler {
+    /// Judges a data frame by its header, before its payload has come and before memory is used.
+    pub(crate) fn admit(
+        &mut self,
+        header: &FrameHeader,
+        limits: &Limits,
+        streaming: bool,
+    ) -> Result<(), ProtocolError> {
+        let first = header.opcode != Opcode::Continuation;
+        let (before, fragments, streaming) = match &self.under_way {
+            Some(_) if first => return Err(ProtocolError::ExpectedContinuation),
+            Some(message) => (message.data.len() as u64, message.fragments + 1, message.streaming),
+            None if !first => return Err(ProtocolError::UnexpectedContinuation),
+            None => (0, 1, streaming),
+        };
+        if header.length > limits.max_frame_size {
+            let (size, limit) = (header.length, limits.max_frame_size);
+            return Err(ProtocolError::FrameTooBig { size, limit });
+        }
+        // Both are below 2^63: a decoded length by §5.2, and what is in memory by its nature.
+        let size = before + header.length;
+        if size > limits.max_message_size && !streaming {
+            return Err(ProtocolError::MessageTooBig { size, limit: limits.max_message_size });
+        }
+        if fragments > limits.max_fragments {
+            let limit = limits.max_fragments;
+            return Err(ProtocolError::TooManyFragments { count: fragments, limit });
+        }
+        match &mut self.under_way {
+            Some(message) => message.fragments = fragments,
+            None if header.fin && !streaming => {}
+            None => {
+                let data = BytesMut::new();
+                let opcode = header.opcode;
+                self.under_way = Some(Box::new(UnderWay { opcode, data, fragments, streaming }));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the message under way is handed out in chunks.
+    pub(crate) fn is_streaming(&self) -> bool {
+        self.under_way.as_ref().is_some_and(|message| message.streaming)
+    }
+
+    /// Validates payload bytes as they come, while they are hot in the cache; fails at the first
+    /// byte that cannot be right, long before the frame is whole.
+    pub(crate) fn check(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), ProtocolError> {
+        if self.is_text(opcode) {
+            self.utf8.feed(payload)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the checked payload of a whole frame off `input`; answers with the message that it ends.
+    pub(crate) fn finish_frame(
+        &mut self,
+        header: &FrameHeader,
+        input: &mut BytesMut,
+    ) -> Result<Option<Message>, ProtocolError> {
+        let len = header.length as usize;
+        if let Some(message) = &mut self.under_way {
+            if message.data.is_empty() && len > COPY_UP_TO {
+                message.data = input.split_to(len);
+            } else {
+                message.data.extend_from_slice(&input[..len]);
+                input.advance(len);
+            }
+        }
+        if !header.fin {
+            return Ok(None);
+        }
+        let (opcode, payload) = match self.under_way.take() {
+            Some(message) => (message.opcode, message.data.freeze()),
+            None => (header.opcode, take(input, len)),
+        };
+        if opcode == Opcode::Binary {
+            return Ok(Some(Message::Binary(payload)));
+        }
+        self.utf8.finish()?;
+        Ok(Some(Message::Text(Text::from_validated(payload))))
+    }
+
+    /// Checks and takes `len` payload bytes of the streamed message off `input`. `ends` tells
+    /// whether the message ends with them.
+    pub(crate) fn stream(
+        &mut self,
+        input: &mut BytesMut,
+        len: usize,
+        ends: bool,
+    ) -> Result<Chunk, ProtocolError> {
+        let piece = take(input, len);
+        if !self.is_text(Opcode::Continuation) {
+            if ends {
+                self.under_way = None;
+            }
+            return Ok(Chunk { data: Message::Binary(piece), last: ends });
+        }
+        // A code point that is cut by the edge of this piece waits for the next.
+        let before = Bytes::copy_from_slice(self.utf8.pending());
+        self.utf8.feed(&piece)?;
+        let held_back = self.utf8.pending().len();
+        if ends {
+            self.utf8.finish()?;
+            self.under_way = None;
+        }
+        let text = if before.is_empty() {
+            piece.slice(..piece.len() - held_back)
+        } else {
+            let mut joined = BytesMut::from(&before[..]);
+            joined.extend_from_slice(&piece);
+            joined.truncate(joined.len() - held_back);
+            joined.freeze()
+        };
+        Ok(Chunk { data: Message::Text(Text::from_validated(text)), last: ends })
+    }
+
+    fn is_text(&self, opcode: Opcode) -> bool {
+        let opcode = match (opcode, &self.under_way) {
+            (Opcode::Continuation, Some(message)) => message.opcode,
+            (opcode, _) => opcode,
+        };
+        opcode == Opcode::Text
+    }
+}
+
+/// Takes `len` bytes off `input`: small ones by copy, so that five bytes do not keep a whole read
+/// buffer alive, larger ones by reference.
+pub(crate) fn take(input: &mut BytesMut, len: usize) -> Bytes {
+    if len > COPY_UP_TO {
+        return input.split_to(len).freeze();
+    }
+    let payload = Bytes::copy_from_slice(&input[..len]);
+    input.advance(len);
+    payload
+}
+
+/// A message that is kept pins the 64 KiB buffer it was read into, so it must be no less than a
+/// sixteenth of it; below, the copy costs little more than the reference counts.
+const COPY_UP_TO: usize = 4 << 10;

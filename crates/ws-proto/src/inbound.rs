@@ -1,0 +1,174 @@
+//! [`Inbound`]: the peer's bytes → messages and control frames (RFC 6455 §5, §6.2).
+//!
+//! It takes whole frames off the front of a buffer that the caller owns, unmasks in place as bytes
+//! arrive, and keeps no copy. Not its business: what must be answered, which is `outbound.rs`.
+
+use bytes::BytesMut;
+
+use crate::{
+    CloseFrame, FrameHeader, Incoming, Limits, Opcode, ProtocolError, Role, apply_mask,
+    assemble::{Assembler, take},
+};
+
+/// The receiving half of a connection.
+///
+/// Everything it does is resumable at any byte: progress lives here and in the caller's buffer,
+/// which must come back with its unread bytes in place.
+#[derive(Debug)]
+#[doc(alias = "FrameDecoder")]
+#[doc(alias = "Assembler")]
+pub struct Inbound {
+    role: Role,
+    limits: Limits,
+    /// Whether an extension that gives RSV1 a meaning was negotiated.
+    rsv1_defined: bool,
+    /// Whether the next message is handed out in chunks.
+    streaming: bool,
+    /// After a Close frame or a violation: whatever follows is discarded (§1.4, §7.1.7).
+    finished: bool,
+    /// The frame whose header has been taken off the buffer.
+    frame: Option<Progress>,
+    assembler: Assembler,
+}
+
+/// A frame of which the header is gone from the buffer and the payload has come in part.
+#[derive(Clone, Copy, Debug)]
+struct Progress {
+    /// `header.length` counts what is left, when chunks have been handed out.
+    header: FrameHeader,
+    /// How many bytes at the front of the buffer are unmasked and checked.
+    ready: usize,
+    /// Payload bytes handed out in chunks, for the phase of the masking key.
+    handed_out: u64,
+}
+
+impl Inbound {
+    /// The receiving half of an endpoint in this role.
+    #[must_use]
+    pub fn new(role: Role, limits: Limits) -> Self {
+        Self {
+            role,
+            limits,
+            rsv1_defined: false,
+            streaming: false,
+            finished: false,
+            frame: None,
+            assembler: Assembler::default(),
+        }
+    }
+
+    /// Whether messages are handed out in chunks as they arrive, instead of whole. Takes effect
+    /// with the next message that begins.
+    #[doc(alias = "recv_streaming")]
+    pub fn set_streaming(&mut self, streaming: bool) {
+        self.streaming = streaming;
+    }
+
+    /// Takes the next thing off the front of `input`; `None` means that it needs more bytes.
+    ///
+    /// After an [`Incoming::Close`] or [`Incoming::Violation`] all input is discarded.
+    #[must_use]
+    pub fn poll(&mut self, input: &mut BytesMut) -> Option<Incoming> {
+        if self.finished {
+            input.clear();
+            return None;
+        }
+        let incoming = match self.advance(input) {
+            Ok(incoming) => incoming?,
+            Err(error) => Incoming::Violation(error),
+        };
+        if matches!(incoming, Incoming::Close(_) | Incoming::Violation(_)) {
+            self.finished = true;
+        }
+        Some(incoming)
+    }
+
+    /// How many bytes beyond the `buffered` ones complete the frame under way; 0 if unknown. A hint
+    /// for sizing a read buffer; it is the peer's word, so never allocate all of it at once.
+    #[must_use]
+    pub fn missing(&self, buffered: usize) -> u64 {
+        if self.assembler.is_streaming() {
+            return 0;
+        }
+        self.frame.map_or(0, |frame| frame.header.length.saturating_sub(buffered as u64))
+    }
+
+    /// Whether a Close frame or a violation ended the input.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    fn advance(&mut self, input: &mut BytesMut) -> Result<Option<Incoming>, ProtocolError> {
+        loop {
+            let mut progress = match self.frame {
+                Some(progress) => progress,
+                None => {
+                    let decoded = FrameHeader::decode(input, self.role, self.rsv1_defined)?;
+                    let Some((header, size)) = decoded else { return Ok(None) };
+                    if !header.opcode.is_control() {
+                        self.assembler.admit(&header, &self.limits, self.streaming)?;
+                    }
+                    bytes::Buf::advance(input, size);
+                    Progress { header, ready: 0, handed_out: 0 }
+                }
+            };
+            let whole = input.len() as u64 >= progress.header.length;
+            if progress.header.opcode.is_control() {
+                // At most 125 bytes: not worth a look before they are all there.
+                if !whole {
+                    self.frame = Some(progress);
+                    return Ok(None);
+                }
+                self.frame = None;
+                return read_control(&progress.header, input).map(Some);
+            }
+
+            let available = if whole { progress.header.length as usize } else { input.len() };
+            let fresh = &mut input[progress.ready..available];
+            if let Some(key) = progress.header.mask {
+                // Only the phase matters, so the offset may wrap.
+                let offset = progress.handed_out.wrapping_add(progress.ready as u64) as usize;
+                apply_mask(fresh, key, offset & 3);
+            }
+            if self.assembler.is_streaming() {
+                if available == 0 && !whole {
+                    self.frame = Some(progress);
+                    return Ok(None);
+                }
+                let ends = whole && progress.header.fin;
+                progress.header.length -= available as u64;
+                progress.handed_out = progress.handed_out.wrapping_add(available as u64);
+                self.frame = (!whole).then_some(progress);
+                return self
+                    .assembler
+                    .stream(input, available, ends)
+                    .map(|chunk| Some(Incoming::Chunk(chunk)));
+            }
+            self.assembler.check(progress.header.opcode, fresh)?;
+            if !whole {
+                progress.ready = available;
+                self.frame = Some(progress);
+                return Ok(None);
+            }
+            self.frame = None;
+            if let Some(message) = self.assembler.finish_frame(&progress.header, input)? {
+                return Ok(Some(Incoming::Message(message)));
+            }
+        }
+    }
+}
+
+/// Takes a control frame's payload off the front of `input`.
+fn read_control(header: &FrameHeader, input: &mut BytesMut) -> Result<Incoming, ProtocolError> {
+    let len = header.length as usize;
+    if let Some(key) = header.mask {
+        apply_mask(&mut input[..len], key, 0);
+    }
+    let payload = take(input, len);
+    Ok(match header.opcode {
+        Opcode::Close => Incoming::Close(CloseFrame::decode(&payload)?),
+        Opcode::Ping => Incoming::Ping(payload),
+        _ => Incoming::Pong(payload),
+    })
+}
