@@ -17,7 +17,7 @@ use crate::InvalidUtf8;
 /// assert_eq!(text.len(), 7);
 /// assert!(text.starts_with("Gr"));
 /// ```
-#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Text(Bytes);
 
 impl Text {
@@ -37,12 +37,12 @@ impl Text {
     #[must_use]
     pub fn as_str(&self) -> &str {
         debug_assert!(std::str::from_utf8(&self.0).is_ok());
-        // SAFETY: every constructor of this file takes a `str` or validated bytes, `Bytes` are
-        // immutable, and the field is private.
         #[expect(
             unsafe_code,
             reason = "validating on each look costs more than the rest of a receive"
         )]
+        // SAFETY: every constructor of this file takes a `str` or validated bytes, `Bytes` are
+        // immutable, and the field is private.
         unsafe {
             std::str::from_utf8_unchecked(&self.0)
         }
@@ -66,6 +66,19 @@ impl Deref for Text {
 
     fn deref(&self) -> &str {
         self.as_str()
+    }
+}
+
+impl std::hash::Hash for Text {
+    /// As a `str`, which [`Borrow`](std::borrow::Borrow) demands.
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl std::borrow::Borrow<str> for Text {
+    fn borrow(&self) -> &str {
+        self
     }
 }
 
