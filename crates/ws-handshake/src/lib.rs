@@ -34,8 +34,8 @@
 //! let mut handshake = ClientHandshake::new(&uri, &ClientConfig::default(), nonce)?;
 //! assert!(handshake.request().starts_with(b"GET /room HTTP/1.1\r\nHost: example.com\r\n"));
 //! let mut input = BytesMut::from(
-//!     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-//!      Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n\x81\x02hi",
+//!     &b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+//!        Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n\x81\x02hi"[..],
 //! );
 //! let (negotiated, response) = handshake.poll_response(&mut input)?.expect("it is whole");
 //! assert_eq!(negotiated.subprotocol, None);

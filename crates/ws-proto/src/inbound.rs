@@ -93,6 +93,11 @@ impl Inbound {
         self.frame.map_or(0, |frame| frame.header.length.saturating_sub(buffered as u64))
     }
 
+    /// Discards whatever follows: the other half failed the connection (RFC 6455 §7.1.7).
+    pub fn finish(&mut self) {
+        self.finished = true;
+    }
+
     /// Whether a Close frame or a violation ended the input.
     #[must_use]
     pub fn is_finished(&self) -> bool {

@@ -106,6 +106,18 @@ impl Outbound {
         Ok(())
     }
 
+    /// As [`send_frames`](Self::send_frames), when the transport has taken the first `written` bytes
+    /// already. Nothing else may be queued.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn send_rest(&mut self, frames: Bytes, written: usize) -> Result<(), SendError> {
+        debug_assert!(self.queue.is_empty());
+        self.send_frames(frames)?;
+        bytes::Buf::advance(&mut self.queue, written);
+        Ok(())
+    }
+
     /// Queues a frame of a message that is sent in chunks (§5.4); the first chunk begins it. Control
     /// frames may still go between chunks, other messages not.
     ///
@@ -240,6 +252,15 @@ impl Outbound {
         self.unanswered_ping = None;
     }
 
+    /// Forgets what is queued: the transport takes nothing more, but what the peer sent before may
+    /// still be read.
+    pub fn discard(&mut self) {
+        self.queue.clear();
+        self.unanswered_ping = None;
+        self.shut_down = true;
+        self.heartbeat.stop();
+    }
+
     /// Takes note of the time. Call it when the deadline of [`poll_timeout`](Self::poll_timeout) has
     /// passed, and only after the transport has been read empty: a Pong that waits there counts.
     pub fn handle_timeout(&mut self, now: Instant) {
@@ -318,6 +339,15 @@ impl Outbound {
     #[must_use]
     pub fn is_mid_message(&self) -> bool {
         self.sending.is_some()
+    }
+
+    /// Whether nothing at all is owed, so that whole messages may go to the transport directly.
+    #[must_use]
+    pub fn may_bypass_queue(&self) -> bool {
+        self.queue.is_empty()
+            && self.unanswered_ping.is_none()
+            && self.keys.is_none()
+            && self.may_send_message().is_ok()
     }
 
     fn may_send_message(&self) -> Result<(), SendError> {

@@ -1,0 +1,54 @@
+//! [`Deadline`]: a timer that costs a poll one load as long as it has not passed.
+//!
+//! Not its business: what happens then.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Waker},
+    time::Instant,
+};
+
+use tokio::time::{Sleep, sleep_until};
+
+/// A point in time that a task wants to be woken at, made on first use.
+#[derive(Debug, Default)]
+pub(crate) struct Deadline {
+    sleep: Option<Pin<Box<Sleep>>>,
+    /// The task that the timer wakes.
+    waker: Option<Waker>,
+}
+
+impl Deadline {
+    /// Whether `at` has passed; if not, the task is woken then.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, at: Option<Instant>) -> bool {
+        let Some(at) = at else {
+            *self = Self::default();
+            return false;
+        };
+        let at = tokio::time::Instant::from_std(at);
+        let sleep = match &mut self.sleep {
+            Some(sleep) => {
+                if sleep.deadline() != at {
+                    sleep.as_mut().reset(at);
+                    self.waker = None;
+                }
+                sleep
+            }
+            None => self.sleep.insert(Box::pin(sleep_until(at))),
+        };
+        if sleep.is_elapsed() {
+            return true;
+        }
+        if self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            return false;
+        }
+        self.waker = Some(cx.waker().clone());
+        sleep.as_mut().poll(cx).is_ready()
+    }
+}
+
+/// The time as tokio sees it, which tests can stop.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

@@ -1,0 +1,169 @@
+//! [`Intake`]: the receiving half of a connection and its read buffer; the only place that reads.
+//!
+//! The buffer comes from a pool for the time in which there is something to read. What stays with a
+//! connection that waits is an unfinished frame, if there is one. Not its business: writing.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    task::{Context, Poll},
+};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    Link, pool,
+    pool::READ_BUFFER,
+    proto::{Event, Inbound, Incoming, State},
+};
+
+/// How the receiving half reaches the other one: directly, or through a lock if others write too.
+pub trait Access<S> {
+    /// Calls `f` with the link.
+    fn with<R>(&mut self, f: impl FnOnce(&mut Link<S>) -> R) -> R;
+}
+
+impl<S> Access<S> for &mut Link<S> {
+    fn with<R>(&mut self, f: impl FnOnce(&mut Link<S>) -> R) -> R {
+        f(self)
+    }
+}
+
+impl<S> Access<S> for &Mutex<Link<S>> {
+    fn with<R>(&mut self, f: impl FnOnce(&mut Link<S>) -> R) -> R {
+        f(&mut self.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The receiving half of a connection. For building servers of your own kind;
+/// [`WebSocket`](crate::WebSocket) is what you want otherwise.
+#[derive(Debug)]
+pub struct Intake {
+    inbound: Inbound,
+    /// Bytes that are read and not decoded.
+    buffer: BytesMut,
+    /// Whether `buffer` belongs to the pool.
+    pooled: bool,
+}
+
+impl Intake {
+    /// A receiving half; `early` are the bytes that came behind the opening handshake.
+    #[must_use]
+    pub fn new(inbound: Inbound, early: BytesMut) -> Self {
+        Self { inbound, buffer: early, pooled: false }
+    }
+
+    /// Hands messages out in chunks from the next one on.
+    pub fn set_streaming(&mut self, streaming: bool) {
+        self.inbound.set_streaming(streaming);
+    }
+
+    /// Takes the next event; reads when there is none. The last one, over and over, is [`Event::Closed`].
+    ///
+    /// Messages do not touch the link, so that a lock around it is taken once per read and not once
+    /// per message. Nothing is flushed here: that is for the caller to do when this is pending.
+    pub fn poll_event<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut link: impl Access<S>,
+    ) -> Poll<Event> {
+        loop {
+            match self.inbound.poll(&mut self.buffer) {
+                Some(Incoming::Message(message)) => return Poll::Ready(Event::Message(message)),
+                Some(Incoming::Chunk(chunk)) => return Poll::Ready(Event::Chunk(chunk)),
+                Some(control) => {
+                    if let Some(event) = link.with(|link| link.handle(control)) {
+                        return Poll::Ready(event);
+                    }
+                    continue;
+                }
+                None => {}
+            }
+            self.make_room();
+            let read = link.with(|link| {
+                if !link.state().can_receive() {
+                    self.inbound.finish();
+                }
+                link.poll_read(cx, &mut self.buffer)
+            });
+            match read {
+                Poll::Ready(true) => {}
+                Poll::Ready(false) => {
+                    self.give_back();
+                    return Poll::Ready(Event::Closed(link.with(|link| {
+                        debug_assert_eq!(link.state(), State::Closed);
+                        link.closed()
+                    })));
+                }
+                Poll::Pending => {
+                    self.give_back();
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// Makes room for the next read.
+    fn make_room(&mut self) {
+        let have = self.buffer.len();
+        let missing = usize::try_from(self.inbound.missing(have)).unwrap_or(usize::MAX);
+        if have.saturating_add(missing) > READ_BUFFER {
+            // The frame needs memory of its own, into which it is read without another copy. The
+            // length is the peer's word, so only a multiple of what really came is reserved.
+            if self.pooled {
+                self.move_to_own(have, missing);
+            } else if self.buffer.capacity() == have {
+                self.buffer.reserve(ahead(have, missing));
+            }
+            return;
+        }
+        if !self.pooled && have < KEEP_FROM {
+            let mut buffer = pool::take();
+            buffer.extend_from_slice(&self.buffer);
+            self.buffer = buffer;
+            self.pooled = true;
+        }
+        let spare = self.buffer.capacity() - have;
+        if self.pooled && spare < missing.max(MIN_READ) {
+            // Moves to the front of the same memory, unless messages that were handed out share it.
+            self.buffer.reserve(READ_BUFFER - have);
+        } else if spare == 0 {
+            self.buffer.reserve(missing.max(MIN_READ));
+        }
+    }
+
+    /// Gives a pooled buffer back while waiting; an unfinished frame moves to memory of its own size.
+    fn give_back(&mut self) {
+        let have = self.buffer.len();
+        if self.pooled {
+            if have == 0 {
+                pool::put(std::mem::take(&mut self.buffer));
+                self.pooled = false;
+            } else {
+                let missing = usize::try_from(self.inbound.missing(have)).unwrap_or(usize::MAX);
+                self.move_to_own(have, if have < KEEP_FROM { 0 } else { missing });
+            }
+        } else if have == 0 {
+            self.buffer = BytesMut::new();
+        }
+    }
+
+    fn move_to_own(&mut self, have: usize, missing: usize) {
+        let mut own = BytesMut::with_capacity(have.saturating_add(ahead(have, missing)));
+        own.extend_from_slice(&self.buffer);
+        pool::put(std::mem::replace(&mut self.buffer, own));
+        self.pooled = false;
+    }
+}
+
+/// How much to reserve for a frame of which `have` bytes came and `missing` are said to follow.
+fn ahead(have: usize, missing: usize) -> usize {
+    missing.min(have.saturating_mul(16).max(MIN_READ))
+}
+
+/// An unfinished frame smaller than this travels through the pooled buffer again; a larger one is
+/// read into its own memory, so that small packets do not make it be copied over and over.
+const KEEP_FROM: usize = 4 << 10;
+
+/// No read into less than this, unless the frame ends sooner.
+const MIN_READ: usize = 4 << 10;
