@@ -14,7 +14,7 @@ use crate::{
     Config, Error, HandshakeError, Origins, Step, Text, WebSocket,
     handshake::{
         HeadLimits, ServerConfig, ServerHandshake, encode_response,
-        http::{Request, Response},
+        http::{HeaderValue, Method, Request, Response, header},
         is_upgrade, parse_request,
     },
 };
@@ -121,6 +121,19 @@ impl Server {
         }
     }
 
+    /// Refuses whatever the client is about to ask.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`] and [`Error::Connect`].
+    pub async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        mut stream: S,
+        error: &HandshakeError,
+    ) -> Result<(), Error> {
+        let deadline = Instant::now() + self.config.open_timeout;
+        respond(&mut stream, deadline, &error.response()).await
+    }
+
     async fn read_head<S: AsyncRead + Unpin>(
         &self,
         stream: &mut S,
@@ -172,7 +185,13 @@ pub struct Upgrade<S> {
     deadline: Instant,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Upgrade<S> {
+impl<S> Upgrade<S> {
+    /// The same request on another stream: wrapped, or taken out for a while.
+    pub fn map<T>(self, f: impl FnOnce(S) -> T) -> Upgrade<T> {
+        let Self { stream, early, head, request, server, deadline } = self;
+        Upgrade { stream: f(stream), early, head, request, server, deadline }
+    }
+
     /// What the client asks for.
     #[must_use]
     pub fn request(&self) -> &Request<()> {
@@ -197,7 +216,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Upgrade<S> {
     pub fn get_ref(&self) -> &S {
         &self.stream
     }
+}
 
+impl<S: AsyncRead + AsyncWrite + Unpin> Upgrade<S> {
     /// Judges the request, answers it, and opens the connection.
     ///
     /// # Errors
@@ -231,8 +252,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Upgrade<S> {
     ///
     /// # Errors
     /// [`Error::TimedOut`] and [`Error::Connect`].
-    pub async fn respond(mut self, response: &Response<Bytes>) -> Result<(), Error> {
-        respond(&mut self.stream, self.deadline, response).await
+    pub async fn respond(mut self, mut response: Response<Bytes>) -> Result<(), Error> {
+        let length = response.body().len().into();
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        headers.insert(header::CONTENT_LENGTH, length);
+        // RFC 9110 §9.3.2: the same head, no body.
+        if self.request.method() == Method::HEAD {
+            *response.body_mut() = Bytes::new();
+        }
+        respond(&mut self.stream, self.deadline, &response).await
     }
 }
 

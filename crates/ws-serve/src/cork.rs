@@ -1,0 +1,83 @@
+//! The cork: where messages gather while a handler is polled.
+//!
+//! One queue per thread, lent to whichever session is being polled. What the handler sends goes
+//! there without a lock and leaves in one write when its poll ends; the memory stays with the thread,
+//! so that no connection holds any. Not its business: writing.
+
+use std::cell::RefCell;
+
+use crate::{
+    Message,
+    conn::proto::{FrameHeader, SendQueue},
+};
+
+thread_local! {
+    static CORK: RefCell<Cork> = const { RefCell::new(Cork { session: 0, queue: None }) };
+}
+
+struct Cork {
+    /// The session that is being polled on this thread; 0 if none is.
+    session: u64,
+    /// Lazily made, because a queue cannot be made in a constant.
+    queue: Option<SendQueue>,
+}
+
+/// Polls a session's handler with the cork in. What was sent meanwhile is in the queue that `uncork`
+/// gets together with the result.
+pub(crate) fn corked<T, R>(
+    session: u64,
+    poll: impl FnOnce() -> T,
+    uncork: impl FnOnce(&mut SendQueue, T) -> R,
+) -> R {
+    // A session polled inside another one's poll gets a queue of its own.
+    let (outer_session, outer_queue) = CORK.with_borrow_mut(|cork| {
+        let queue = (cork.session != 0).then(|| cork.queue.take()).flatten();
+        (std::mem::replace(&mut cork.session, session), queue)
+    });
+    let result = poll();
+    let mut queue = CORK.with_borrow_mut(|cork| {
+        cork.session = outer_session;
+        cork.queue.take().unwrap_or_default()
+    });
+    let result = uncork(&mut queue, result);
+    queue.clear();
+    CORK.with_borrow_mut(|cork| cork.queue = Some(outer_queue.unwrap_or(queue)));
+    result
+}
+
+/// Adds a message to the cork, if this session is being polled on this thread. Answers with the
+/// bytes that are waiting now.
+pub(crate) fn push(session: u64, message: Message) -> Result<usize, Message> {
+    CORK.with_borrow_mut(|cork| {
+        if cork.session != session {
+            return Err(message);
+        }
+        let queue = cork.queue.get_or_insert_default();
+        queue.push(header(&message), message.into_bytes());
+        Ok(queue.len())
+    })
+}
+
+/// Takes what has gathered for this session, to keep the order with what bypasses the cork.
+pub(crate) fn take(session: u64, uncork: impl FnOnce(&mut SendQueue)) {
+    let queue =
+        CORK.with_borrow_mut(|cork| (cork.session == session).then(|| cork.queue.take()).flatten());
+    if let Some(mut queue) = queue {
+        if !queue.is_empty() {
+            uncork(&mut queue);
+            queue.clear();
+        }
+        CORK.with_borrow_mut(|cork| cork.queue = Some(queue));
+    }
+}
+
+/// The header of a whole message from a server, which masks nothing (RFC 6455 §5.1).
+pub(crate) fn header(message: &Message) -> FrameHeader {
+    FrameHeader {
+        fin: true,
+        rsv1: false,
+        opcode: message.opcode(),
+        mask: None,
+        length: message.len() as u64,
+    }
+}

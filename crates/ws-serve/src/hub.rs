@@ -1,0 +1,121 @@
+//! [`Hub`]: what the connections of one runtime share: the flusher, and the list of connections.
+//!
+//! Not its business: what topics hold, which is `topic.rs`.
+
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
+};
+
+use atomic_waker::AtomicWaker;
+
+use crate::{
+    CloseFrame, Topics,
+    peer::Peer,
+    topic::{Flush, Shard},
+};
+
+/// One per runtime: a worker's, or the user's own.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    topics: Topics,
+    max_queue: usize,
+    flusher: AtomicWaker,
+    /// Shards in which something was published since they were last flushed.
+    dirty: Mutex<Vec<Arc<Shard>>>,
+    peers: Mutex<HashMap<u64, Arc<Peer>>>,
+}
+
+impl Hub {
+    pub(crate) fn new(topics: Topics, max_queue: usize) -> Self {
+        Self {
+            topics,
+            max_queue,
+            flusher: AtomicWaker::new(),
+            dirty: Mutex::default(),
+            peers: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn topics(&self) -> &Topics {
+        &self.topics
+    }
+
+    /// Bytes that may be queued for one connection by those who do not wait.
+    pub(crate) fn max_queue(&self) -> usize {
+        self.max_queue
+    }
+
+    /// Takes note that a shard wants to be flushed at the end of this turn.
+    pub(crate) fn mark_dirty(&self, shard: Arc<Shard>) {
+        lock(&self.dirty).push(shard);
+        self.flusher.wake();
+    }
+
+    pub(crate) fn add(&self, peer: &Arc<Peer>) {
+        lock(&self.peers).insert(peer.id, Arc::clone(peer));
+    }
+
+    pub(crate) fn remove(&self, peer: &Peer) {
+        lock(&self.peers).remove(&peer.id);
+    }
+
+    /// Starts the closing handshake on all connections.
+    pub(crate) fn close_all(&self, frame: &CloseFrame) {
+        for peer in self.peers() {
+            let _ = peer.close(frame.clone());
+        }
+    }
+
+    /// Ends all connections without ceremony.
+    pub(crate) fn abort_all(&self) {
+        self.peers().iter().for_each(|peer| peer.abort());
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        lock(&self.peers).len()
+    }
+
+    fn peers(&self) -> Vec<Arc<Peer>> {
+        lock(&self.peers).values().cloned().collect()
+    }
+
+    /// The flusher: once per turn of the runtime, after the tasks that were ready, offers what was
+    /// published to all members. Runs until it is dropped.
+    ///
+    /// Run it unconstrained: its writes are many by design, and it lets others in by itself.
+    pub(crate) async fn flush_forever(&self) {
+        let mut under_way: Option<Flush> = None;
+        poll_fn(|cx| {
+            self.flusher.register(cx.waker());
+            let mut budget = WRITES_PER_TURN;
+            loop {
+                let flush = match &mut under_way {
+                    Some(flush) => flush,
+                    None => match lock(&self.dirty).pop() {
+                        Some(shard) => under_way.insert(shard.take()),
+                        None => return Poll::<()>::Pending,
+                    },
+                };
+                flush.run(&mut budget, self.max_queue);
+                if flush.is_done() {
+                    under_way = None;
+                }
+                if budget == 0 {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// After so many deliveries the runtime's other tasks get a turn: about a millisecond of writes.
+const WRITES_PER_TURN: usize = 256;

@@ -1,0 +1,71 @@
+//! A WebSocket server: you write an async function, it does the rest.
+//!
+//! ```no_run
+//! use ws_serve::{Server, Socket};
+//!
+//! async fn chat(mut socket: Socket) -> Result<(), ws_serve::Error> {
+//!     socket.join("lobby");
+//!     while let Some(message) = socket.receive().await? { // Ok(None): closed cleanly
+//!         socket.publish("lobby", message);               // framed once, sent to everybody
+//!     }
+//!     Ok(())                                              // Close 1000; an error: Close 1011
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> std::io::Result<()> {
+//!     Server::bind("127.0.0.1:9001")?.serve(chat).await
+//! }
+//! ```
+//!
+//! # When messages leave
+//!
+//! Everything that a handler sends during one poll leaves in one write when that poll ends, and so
+//! before the handler sleeps: many answers to a burst of messages cost one system call, and none is
+//! held back by a timer. A [`Topic`] collects what is published during a turn of the worker and
+//! offers the same bytes to all its members.
+//!
+//! # Slow clients
+//!
+//! What a client does not take is queued for it, up to [`Server::max_queue`] bytes. A handler's
+//! [`Socket::send`] waits; [`Sender::try_send`] and [`broadcast`] report it; a member of a topic
+//! that falls behind so far is disconnected with 1013. Nobody else waits for it.
+//!
+//! # Where it runs
+//!
+//! On the runtime that calls [`Server::serve`], or on [`Server::workers`]: threads of their own,
+//! each with a listener, a single-threaded runtime, and the connections that the system gave it.
+
+mod server;
+pub use server::{Server, serve};
+
+mod handler;
+pub use handler::{Handler, Outcome};
+
+mod socket;
+pub use socket::Socket;
+
+mod sender;
+pub use sender::{Sender, TrySendError};
+
+mod broadcast;
+pub use broadcast::{Delivery, Skip, broadcast};
+
+mod topic;
+pub use topic::{Topic, Topics};
+
+mod shutdown;
+pub use shutdown::Shutdown;
+
+mod accept;
+mod cork;
+mod hub;
+mod peer;
+mod session;
+mod worker;
+
+pub use conn::handshake::http;
+pub use conn::{
+    Chunk, CloseCode, CloseFrame, Closed, Config, Error, Keepalive, Message, Origins, Pong,
+    PreparedMessage, Text,
+};
+pub use ws_conn as conn;

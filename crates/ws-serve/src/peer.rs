@@ -1,0 +1,232 @@
+//! [`Peer`]: a connection as everybody but its handler sees it: something to send to.
+//!
+//! Not its business: receiving, which is the socket's, and deciding who gets what.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+
+use crate::{
+    CloseFrame, Message, Skip, Text,
+    conn::{
+        Access, Intake, Link,
+        proto::{SendError, SendQueue, State},
+    },
+    cork,
+    hub::Hub,
+    topic::Topic,
+};
+
+/// What the session, its socket, its senders and the topics share.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    /// Unique in this process, never 0.
+    pub(crate) id: u64,
+    pub(crate) address: SocketAddr,
+    /// The request's head; parsed on demand, because most handlers never look.
+    pub(crate) head: Bytes,
+    pub(crate) subprotocol: Option<Text>,
+    pub(crate) hub: Arc<Hub>,
+    /// Whether messages may be sent right now, for a look without the lock.
+    sendable: AtomicBool,
+    /// Whether the handler waits for a message, and the transport had none.
+    pub(crate) receiving: AtomicBool,
+    core: Mutex<Core>,
+}
+
+/// What is behind the lock.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) link: Link<TcpStream>,
+    /// The session's task, which writes what is left over when the transport is ready.
+    session: Waker,
+    /// Tasks that wait for room in the queue.
+    waiting: Vec<Waker>,
+    /// The receiving half, when the socket has been dropped.
+    pub(crate) intake: Option<Intake>,
+    /// Topics that this connection is in.
+    pub(crate) topics: Vec<Topic>,
+}
+
+impl Peer {
+    pub(crate) fn new(
+        link: Link<TcpStream>,
+        address: SocketAddr,
+        head: Bytes,
+        subprotocol: Option<Text>,
+        hub: Arc<Hub>,
+    ) -> Self {
+        Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            address,
+            head,
+            subprotocol,
+            hub,
+            sendable: AtomicBool::new(true),
+            receiving: AtomicBool::new(false),
+            core: Mutex::new(Core {
+                link,
+                session: Waker::noop().clone(),
+                waiting: Vec::new(),
+                intake: None,
+                topics: Vec::new(),
+            }),
+        }
+    }
+
+    /// Calls `f` with the core, and takes note of what that changed.
+    pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Core) -> R) -> R {
+        let mut core = self.lock();
+        let result = f(&mut core);
+        let link = &core.link;
+        let sendable = link.state().can_send() && !link.is_mid_message() && !link.is_full();
+        self.sendable.store(sendable, Ordering::Relaxed);
+        if !core.waiting.is_empty() && (!link.is_full() || !link.state().can_send()) {
+            let waiting = std::mem::take(&mut core.waiting);
+            drop(core);
+            waiting.into_iter().for_each(Waker::wake);
+        }
+        result
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends a message, or says that it must wait for room.
+    ///
+    /// In the session's own task it goes into the cork, without the lock.
+    pub(crate) fn poll_send(
+        &self,
+        cx: &Context<'_>,
+        message: &mut Option<Message>,
+    ) -> Poll<Result<(), SendError>> {
+        if self.sendable.load(Ordering::Relaxed)
+            && let Some(own) = message.take()
+        {
+            match cork::push(self.id, own) {
+                Ok(gathered) if gathered < CORK_LIMIT => return Poll::Ready(Ok(())),
+                Ok(_) => {}
+                Err(own) => *message = Some(own),
+            }
+        }
+        self.with(|core| {
+            core.uncork(self.id);
+            if let Some(own) = message.take() {
+                if core.poll_room(cx).is_pending() {
+                    *message = Some(own);
+                    return Poll::Pending;
+                }
+                core.link.send(own)?;
+            }
+            // The message is accepted; what the transport does not take now, the session writes later.
+            core.flush();
+            if !core.link.state().can_send() {
+                return Poll::Ready(Ok(()));
+            }
+            core.poll_room(cx).map(Ok)
+        })
+    }
+
+    /// Sends whole frames if there is room for them under `limit`; never waits.
+    pub(crate) fn try_send_frames(&self, frames: &Bytes, limit: usize) -> Result<(), Skip> {
+        self.with(|core| core.offer(self.id, frames, limit))
+    }
+
+    /// Starts the closing handshake behind what was sent before.
+    pub(crate) fn close(&self, frame: CloseFrame) -> Result<(), SendError> {
+        self.with(|core| {
+            core.uncork(self.id);
+            let result = core.link.close(frame);
+            core.flush();
+            // The session has a deadline to keep now.
+            core.session.wake_by_ref();
+            result
+        })
+    }
+
+    /// Ends the connection without ceremony.
+    pub(crate) fn abort(&self) {
+        self.with(|core| {
+            core.link.abort();
+            core.session.wake_by_ref();
+        });
+    }
+
+    /// Whether messages may be sent, waiting or not.
+    pub(crate) fn is_open(&self) -> bool {
+        self.sendable.load(Ordering::Relaxed) || self.with(|core| core.link.state() == State::Open)
+    }
+}
+
+impl Core {
+    /// Takes note of the session's task.
+    pub(crate) fn set_session(&mut self, waker: &Waker) {
+        if !self.session.will_wake(waker) {
+            self.session.clone_from(waker);
+        }
+    }
+
+    /// Wakes the session's task.
+    pub(crate) fn wake_session(&self) {
+        self.session.wake_by_ref();
+    }
+
+    /// Writes what the transport takes; it wakes the session for the rest.
+    pub(crate) fn flush(&mut self) {
+        let _ = self.link.poll_flush(&mut Context::from_waker(&self.session));
+    }
+
+    /// Moves what has gathered in the cork into the queue.
+    pub(crate) fn uncork(&mut self, id: u64) {
+        cork::take(id, |queue| self.take_corked(queue));
+    }
+
+    /// Queues what was corked. If the connection has begun to close meanwhile, nothing may follow
+    /// its Close frame, and the messages go nowhere.
+    pub(crate) fn take_corked(&mut self, queue: &mut SendQueue) {
+        if self.link.send_corked(queue).is_err() {
+            queue.clear();
+        }
+    }
+
+    /// See [`Peer::try_send_frames`].
+    pub(crate) fn offer(&mut self, id: u64, frames: &Bytes, limit: usize) -> Result<(), Skip> {
+        self.uncork(id);
+        let queued = self.link.queued();
+        if queued > 0 && queued.saturating_add(frames.len()) > limit {
+            return Err(Skip::QueueFull { queued });
+        }
+        self.link.offer(&mut Context::from_waker(&self.session), frames).map_err(Skip::from)
+    }
+
+    pub(crate) fn poll_room(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if !self.link.is_full() || !self.link.state().can_send() {
+            return Poll::Ready(());
+        }
+        if !self.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            self.waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl Access<TcpStream> for &Peer {
+    fn with<R>(&mut self, f: impl FnOnce(&mut Link<TcpStream>) -> R) -> R {
+        Peer::with(self, |core| f(&mut core.link))
+    }
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// A handler that answers without a pause writes after this much, which is what fits the usual
+/// socket buffer and stays in the second-level cache.
+const CORK_LIMIT: usize = 64 << 10;

@@ -1,0 +1,158 @@
+//! [`Session`]: the task around a handler.
+//!
+//! It polls the handler with the cork in and writes what the handler sent when the poll ends; that is
+//! all the corking there is, without a timer and without a second task. When the handler is done it
+//! completes the closing handshake (RFC 6455 §7.1). Not its business: the opening handshake.
+
+use std::{
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll},
+};
+
+use crate::{
+    Outcome,
+    conn::{
+        Intake,
+        proto::{Event, State},
+    },
+    cork,
+    handler::farewell,
+    peer::{Core, Peer},
+};
+
+/// A connection's task, from the end of the opening handshake to the end of the transport.
+pub(crate) struct Session<F> {
+    peer: Arc<Peer>,
+    /// `None` when it is done. Boxed, so that the task needs no `unsafe` to pin it.
+    handler: Option<Pin<Box<F>>>,
+    /// The receiving half, once the handler has let go of it.
+    intake: Option<Intake>,
+    /// Whether the task has been made known to those who send.
+    started: bool,
+}
+
+impl<F> Session<F> {
+    pub(crate) fn new(peer: Arc<Peer>, handler: F) -> Self {
+        peer.hub.add(&peer);
+        Self { peer, handler: Some(Box::pin(handler)), intake: None, started: false }
+    }
+}
+
+impl<F> Future for Session<F>
+where
+    F: Future,
+    F::Output: Outcome,
+{
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        let peer = &*this.peer;
+        let Some(handler) = &mut this.handler else { return this.poll_closing(cx) };
+
+        if !this.started {
+            this.started = true;
+            peer.with(|core| core.set_session(cx.waker()));
+        }
+        let poll = || catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx)));
+        let (polled, state) = cork::corked(peer.id, poll, |queue, polled| {
+            peer.with(|core| {
+                if !queue.is_empty() {
+                    core.take_corked(queue);
+                }
+                core.flush();
+                core.link.release_to(queue);
+                (polled, core.link.state())
+            })
+        });
+        let error = match polled {
+            Ok(Poll::Pending) => {
+                peer.with(|core| poll_timers(peer, core, cx));
+                return Poll::Pending;
+            }
+            Ok(Poll::Ready(outcome)) => outcome.into_error(),
+            // The panic hook has reported it.
+            Err(_) => Some("the handler panicked".to_owned()),
+        };
+        if let Some(error) = &error {
+            // A handler that ends because the connection did has nothing to complain about.
+            if state == State::Open {
+                tracing::error!(connection = peer.id, %error, "handler failed");
+            } else {
+                tracing::debug!(connection = peer.id, %error, "handler ended");
+            }
+        }
+        let _ = peer.close(farewell(error.as_ref()));
+        this.handler = None;
+        this.poll_closing(cx)
+    }
+}
+
+impl<F> Session<F> {
+    /// Completes the closing handshake, discarding what still comes.
+    fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let peer = &*self.peer;
+        loop {
+            let state = peer.with(|core| {
+                core.set_session(cx.waker());
+                if self.intake.is_none() {
+                    self.intake = core.intake.take();
+                }
+                core.flush();
+                let _ = core.link.poll_close_timeout(cx);
+                core.link.state()
+            });
+            if state == State::Closed {
+                return Poll::Ready(());
+            }
+            // Another task may still hold the socket; its end wakes us.
+            let Some(intake) = &mut self.intake else { return Poll::Pending };
+            match intake.poll_event(cx, peer) {
+                Poll::Ready(Event::Closed(_)) => return Poll::Ready(()),
+                Poll::Ready(Event::Closing(_)) => {}
+                Poll::Ready(_) => continue,
+                Poll::Pending => {
+                    // What the peer's last frames called for, such as the end of our writing.
+                    let pending = peer.with(|core| {
+                        core.flush();
+                        core.link.state() != State::Closed
+                    });
+                    if pending {
+                        return Poll::Pending;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Keepalive and close timeout, after the handler has read what there was.
+fn poll_timers(peer: &Peer, core: &mut Core, cx: &mut Context<'_>) {
+    core.set_session(cx.waker());
+    if !peer.receiving.load(Ordering::Relaxed) {
+        // The client's Pong may wait unread; a busy handler is not a dead client.
+        core.link.handle_activity();
+    }
+    while core.link.poll_timers(cx) {
+        core.flush();
+        if core.link.state() == State::Closed {
+            // Whoever waits to receive must see the end.
+            cx.waker().wake_by_ref();
+            return;
+        }
+    }
+}
+
+impl<F> Drop for Session<F> {
+    fn drop(&mut self) {
+        let topics = self.peer.with(|core| {
+            core.link.abort();
+            std::mem::take(&mut core.topics)
+        });
+        topics.iter().for_each(|topic| topic.remove(&self.peer));
+        self.peer.hub.remove(&self.peer);
+    }
+}

@@ -1,0 +1,230 @@
+//! [`Socket`]: a connection as its handler sees it.
+//!
+//! Not its business: the task around the handler, which is `session.rs`.
+
+use std::{
+    future::poll_fn,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll, ready},
+};
+
+use crate::{
+    Chunk, CloseCode, CloseFrame, Closed, Error, Message, Pong, Sender, Text, Topic,
+    conn::{
+        Intake,
+        handshake::{http::Request, parse_request},
+        proto::{Event, SendError},
+    },
+    peer::Peer,
+};
+
+/// An open connection, in the hands of its handler.
+///
+/// All methods are cancel-safe: a dropped `receive` loses no message, a dropped `send` has accepted
+/// its message whole or not at all.
+#[derive(Debug)]
+#[doc(alias = "ServerConnection")]
+#[doc(alias = "WebSocketServerProtocol")]
+pub struct Socket {
+    /// Given back to the session when the socket is dropped.
+    intake: Option<Intake>,
+    peer: Arc<Peer>,
+}
+
+impl Socket {
+    pub(crate) fn new(intake: Intake, peer: Arc<Peer>) -> Self {
+        Self { intake: Some(intake), peer }
+    }
+
+    /// Waits for the next message. `Ok(None)` means that the connection was closed cleanly.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if it ended in another way; again on further calls.
+    #[doc(alias = "recv")]
+    pub async fn receive(&mut self) -> Result<Option<Message>, Error> {
+        poll_fn(|cx| {
+            loop {
+                match ready!(self.poll_event(cx, false)) {
+                    Event::Message(message) => return Poll::Ready(Ok(Some(message))),
+                    Event::Closing(_) | Event::Closed(_) => {
+                        return Poll::Ready(self.verdict().map(|()| None));
+                    }
+                    _ => {}
+                }
+            }
+        })
+        .await
+    }
+
+    /// Waits for the next piece of a message, for messages that should not be in memory whole; see
+    /// [`WebSocket::receive_chunk`](crate::conn::WebSocket::receive_chunk).
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive).
+    pub async fn receive_chunk(&mut self) -> Result<Option<Chunk>, Error> {
+        poll_fn(|cx| {
+            loop {
+                match ready!(self.poll_event(cx, true)) {
+                    Event::Chunk(chunk) => return Poll::Ready(Ok(Some(chunk))),
+                    Event::Message(data) => {
+                        return Poll::Ready(Ok(Some(Chunk { data, last: true })));
+                    }
+                    Event::Closing(_) | Event::Closed(_) => {
+                        return Poll::Ready(self.verdict().map(|()| None));
+                    }
+                    _ => {}
+                }
+            }
+        })
+        .await
+    }
+
+    /// Sends a message. It is on its way when the handler next waits for anything; this waits itself
+    /// only while the client is behind with more than [`Config::write_limit`](crate::Config::write_limit).
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if the connection is closing or gone, [`Error::Send`] in the middle of a
+    /// message that is sent in chunks.
+    pub async fn send(&self, message: impl Into<Message>) -> Result<(), Error> {
+        let mut message = Some(message.into());
+        let sent = poll_fn(|cx| self.peer.poll_send(cx, &mut message)).await;
+        sent.map_err(|error| self.explain(error))
+    }
+
+    /// Sends a piece of a message; the first one begins it, the `last` ends it. Until then other
+    /// messages, broadcasts too, pass this connection by.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn send_chunk(&self, data: impl Into<Message>, last: bool) -> Result<(), Error> {
+        let mut chunk = Some(Chunk { data: data.into(), last });
+        let sent = poll_fn(|cx| {
+            self.peer.with(|core| {
+                core.uncork(self.peer.id);
+                if core.poll_room(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                let result = chunk.take().map_or(Ok(()), |chunk| core.link.send_chunk(chunk));
+                core.flush();
+                Poll::Ready(result)
+            })
+        });
+        sent.await.map_err(|error| self.explain(error))
+    }
+
+    /// Sends a Ping; the answer resolves while the handler receives.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if the connection is closing or gone.
+    pub fn ping(&self) -> Result<Pong, Error> {
+        self.peer
+            .with(|core| {
+                let pong = core.link.ping();
+                core.flush();
+                pong
+            })
+            .map_err(|error| self.explain(error))
+    }
+
+    /// Starts the closing handshake, behind what was sent before. Messages that the client sent
+    /// before it saw this may still be received. Does nothing if the connection is closing already.
+    pub fn close(&self, code: CloseCode, reason: impl Into<Text>) {
+        let _ = self.peer.close(CloseFrame::new(code, reason));
+    }
+
+    /// How the connection ended, or what is known of it so far.
+    #[must_use]
+    pub fn closed(&self) -> Closed {
+        self.peer.with(|core| core.link.closed())
+    }
+
+    /// A handle for sending to this connection from anywhere.
+    #[must_use]
+    pub fn sender(&self) -> Sender {
+        Sender::new(Arc::clone(&self.peer))
+    }
+
+    /// A number that no other connection of this process has.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.peer.id
+    }
+
+    /// The address at the other end of the TCP connection.
+    #[must_use]
+    #[doc(alias = "remote_address")]
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.peer.address
+    }
+
+    /// The subprotocol that was negotiated, if any.
+    #[must_use]
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.peer.subprotocol.as_deref()
+    }
+
+    /// The client's request: path, query, headers. Parsed anew on each call.
+    #[must_use]
+    #[doc(alias = "environ")]
+    pub fn request(&self) -> Request<()> {
+        parse_request(&self.peer.head).expect("the head was parsed when the request was accepted")
+    }
+
+    /// The topic of this name, made if there is none.
+    #[must_use]
+    pub fn topic(&self, name: &str) -> Topic {
+        self.peer.hub.topics().get(name)
+    }
+
+    /// Joins a topic: what is published there from now on is sent to this connection, until it
+    /// [leaves](Self::leave) or ends. Does nothing if it is in already.
+    pub fn join(&self, topic: &str) {
+        self.topic(topic).join(self);
+    }
+
+    /// Leaves a topic: nothing that is published there reaches this connection any more.
+    pub fn leave(&self, topic: &str) {
+        self.topic(topic).leave(self);
+    }
+
+    /// Publishes a message to all members of a topic, this connection too if it is one. Never waits.
+    pub fn publish(&self, topic: &str, message: impl Into<Message>) {
+        self.topic(topic).publish(message);
+    }
+
+    /// As [`publish`](Self::publish), but not to this connection.
+    pub fn publish_to_others(&self, topic: &str, message: impl Into<Message>) {
+        self.topic(topic).publish_except(self, message);
+    }
+
+    pub(crate) fn peer(&self) -> &Arc<Peer> {
+        &self.peer
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>, streaming: bool) -> Poll<Event> {
+        let intake = self.intake.as_mut().expect("taken only by drop");
+        intake.set_streaming(streaming);
+        let event = intake.poll_event(cx, &*self.peer);
+        self.peer.receiving.store(event.is_pending(), Ordering::Relaxed);
+        event
+    }
+
+    fn verdict(&self) -> Result<(), Error> {
+        self.peer.with(|core| core.link.verdict())
+    }
+
+    fn explain(&self, error: SendError) -> Error {
+        self.peer.with(|core| core.link.explain(error))
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.peer.with(|core| {
+            core.intake = self.intake.take();
+            // The handler may have given the socket to another task; then the session waits for this.
+            core.wake_session();
+        });
+    }
+}

@@ -1,0 +1,76 @@
+//! Workers: threads with a single-threaded runtime and a listener of their own.
+//!
+//! The system spreads new connections over the listeners (`SO_REUSEPORT`), and a connection stays with
+//! its worker, so that workers share nothing but topics. Not its business: what a worker does.
+
+use std::{
+    future::Future,
+    io,
+    net::{SocketAddr, TcpListener},
+    thread,
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{runtime::Builder, sync::oneshot};
+
+/// Runs `work` on threads of their own, one for each listener; ends with the first failure or with
+/// the last worker.
+pub(crate) async fn run<F, Fut>(listeners: Vec<TcpListener>, work: F) -> io::Result<()>
+where
+    F: Fn(TcpListener) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = io::Result<()>>,
+{
+    let mut results = Vec::new();
+    for (number, listener) in listeners.into_iter().enumerate() {
+        let work = work.clone();
+        let (mut done, result) = oneshot::channel();
+        thread::Builder::new().name(format!("ws-worker-{number}")).spawn(move || {
+            let result = Builder::new_current_thread().enable_all().build().and_then(|runtime| {
+                runtime.block_on(async {
+                    tokio::select! {
+                        result = work(listener) => result,
+                        // Nobody waits for us any more: the server's future was dropped.
+                        () = done.closed() => Ok(()),
+                    }
+                })
+            });
+            let _ = done.send(result);
+        })?;
+        results.push(result);
+    }
+    for result in results {
+        // A worker's panic is its own; without a result there is nothing more to say.
+        result.await.unwrap_or_else(|_| Err(io::Error::other("a worker panicked")))?;
+    }
+    Ok(())
+}
+
+/// A listener that others may bind beside, on the same address.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket(address)?;
+    #[cfg(unix)]
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// The address to listen on, with a real port in place of 0. Fails if somebody else has it, which
+/// [`listen`] would not notice if that somebody shares it, too.
+pub(crate) fn reserve(address: SocketAddr) -> io::Result<SocketAddr> {
+    let socket = socket(address)?;
+    socket.bind(&address.into())?;
+    socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("not an IP address"))
+}
+
+fn socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Connections of a former server that linger in TIME_WAIT must not keep a new one from starting.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Connections that may wait to be accepted; the system cuts it to its own limit (4096 on Linux).
+const BACKLOG: i32 = 4096;
