@@ -21,6 +21,12 @@ use crate::{
 pub trait Access<S> {
     /// Calls `f` with the link.
     fn with<R>(&mut self, f: impl FnOnce(&mut Link<S>) -> R) -> R;
+
+    /// Hands a control frame or a violation over; see [`Link::handle`]. Whoever holds messages back
+    /// must queue them first, because a Close frame may be queued now and nothing may follow it.
+    fn handle(&mut self, incoming: Incoming) -> Option<Event> {
+        self.with(|link| link.handle(incoming))
+    }
 }
 
 impl<S> Access<S> for &mut Link<S> {
@@ -72,7 +78,7 @@ impl Intake {
                 Some(Incoming::Message(message)) => return Poll::Ready(Event::Message(message)),
                 Some(Incoming::Chunk(chunk)) => return Poll::Ready(Event::Chunk(chunk)),
                 Some(control) => {
-                    if let Some(event) = link.with(|link| link.handle(control)) {
+                    if let Some(event) = link.handle(control) {
                         return Poll::Ready(event);
                     }
                     continue;

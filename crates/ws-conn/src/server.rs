@@ -146,12 +146,11 @@ impl Server {
                 return Err(HandshakeError::UnexpectedEof.into());
             }
             if let Some(head) = handshake.poll_head(input)? {
-                // A copy of the right size, so that the read buffer can go.
-                let exact = Bytes::copy_from_slice(&head);
+                // A waiting connection holds no read buffer.
                 if input.is_empty() {
                     *input = BytesMut::new();
                 }
-                return Ok(exact);
+                return Ok(head);
             }
         }
     }
@@ -198,7 +197,7 @@ impl<S> Upgrade<S> {
         &self.request
     }
 
-    /// The request's head as it came, for those who want to keep it: a third of the size of what it
+    /// The request's head as it came, for those who want to keep it: much smaller than what it
     /// parses to.
     #[must_use]
     pub fn head(&self) -> &Bytes {

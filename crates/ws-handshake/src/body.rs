@@ -4,7 +4,7 @@
 //! undone because error pages often come in it.
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{HeaderMap, header};
+use http::{HeaderMap, StatusCode, header};
 
 use crate::header::contains_token;
 
@@ -26,12 +26,16 @@ enum Framing {
 }
 
 impl Body {
-    pub(crate) fn new(headers: &HeaderMap) -> Self {
+    pub(crate) fn new(status: StatusCode, headers: &HeaderMap) -> Self {
         let length = headers
             .get(header::CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.parse().ok());
-        let framing = if contains_token(headers, &header::TRANSFER_ENCODING, "chunked") {
+        // RFC 9112 §6.3: these have none, whatever the headers say.
+        let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let framing = if bodiless {
+            Framing::Length(0)
+        } else if contains_token(headers, &header::TRANSFER_ENCODING, "chunked") {
             Framing::Chunked(0)
         } else if let Some(length) = length {
             Framing::Length(length)
@@ -58,12 +62,15 @@ impl Body {
                 }
                 Framing::Chunked(0) => match httparse::parse_chunk_size(input) {
                     Ok(httparse::Status::Complete((_, 0))) | Err(_) => return true,
+                    Ok(httparse::Status::Complete((line, _))) if line > MAX_SIZE_LINE => {
+                        return true;
+                    }
                     Ok(httparse::Status::Complete((line, size))) => {
                         input.advance(line);
                         self.framing = Framing::Chunked(size.saturating_add(LINE_END));
                     }
                     // A size line is short; what is not is no size line.
-                    Ok(httparse::Status::Partial) => return input.len() > MAX_SIZE_LINE,
+                    Ok(httparse::Status::Partial) => return input.len() >= MAX_SIZE_LINE,
                 },
                 Framing::Chunked(left) => {
                     let data = usize::try_from(left.saturating_sub(LINE_END)).unwrap_or(usize::MAX);
@@ -118,7 +125,7 @@ mod tests {
         step: usize,
     ) -> (bool, Bytes) {
         let headers = HeaderMap::from_iter([(name, HeaderValue::from_static(value))]);
-        let mut body = Body::new(&headers);
+        let mut body = Body::new(StatusCode::FORBIDDEN, &headers);
         let mut input = BytesMut::new();
         let done = wire.chunks(step).any(|piece| {
             input.extend_from_slice(piece);

@@ -2,14 +2,16 @@
 //!
 //! Not its business: connecting, randomness (the nonce is an argument), redirects and deadlines.
 
+use std::fmt;
+
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header};
 
 use crate::{
     HandshakeError, HeadLimits, Negotiated, WsUri, accept_token,
     body::Body,
     head::{Scanner, parse_response, put_headers},
-    header::{contains_token, exactly_one, is_token},
+    header::{contains_token, exactly_one, is_token, list},
     key::encode_key,
     proto::Text,
 };
@@ -34,7 +36,9 @@ impl ClientConfig {
     #[must_use]
     #[doc(alias = "additional_headers")]
     #[doc(alias = "extra_headers")]
-    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+    pub fn header(mut self, name: HeaderName, mut value: HeaderValue) -> Self {
+        // Keeps credentials out of `Debug` output, and so out of logs.
+        value.set_sensitive(CREDENTIALS.contains(&name));
         self.headers.append(name, value);
         self
     }
@@ -48,7 +52,6 @@ impl ClientConfig {
 }
 
 /// Sends a request and judges the answer.
-#[derive(Debug)]
 #[doc(alias = "ClientProtocol")]
 pub struct ClientHandshake {
     request: Bytes,
@@ -131,14 +134,17 @@ impl ClientHandshake {
         &mut self,
         input: &mut BytesMut,
     ) -> Result<Option<(Negotiated, Response<()>)>, HandshakeError> {
-        if self.refusal.is_none() {
+        while self.refusal.is_none() {
             let Some(end) = self.scanner.scan(input)? else { return Ok(None) };
             let response = parse_response(&input.split_to(end).freeze())?;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                return self.judge(response.headers()).map(|agreed| Some((agreed, response)));
+                return self.judge(&response).map(|agreed| Some((agreed, response)));
             }
-            let body = Body::new(response.headers());
-            self.refusal = Some((response, body));
+            // RFC 9110 §15.2: other 1xx come before the answer and mean nothing here.
+            if !response.status().is_informational() {
+                let body = Body::new(response.status(), response.headers());
+                self.refusal = Some((response, body));
+            }
         }
         let complete = self.refusal.as_mut().is_some_and(|(_, body)| body.poll(input));
         if complete { Err(self.handle_eof()) } else { Ok(None) }
@@ -157,8 +163,15 @@ impl ClientHandshake {
     }
 
     /// §4.1: the checks on a 101, each of which fails the connection.
-    fn judge(&self, headers: &HeaderMap) -> Result<Negotiated, HandshakeError> {
-        if !contains_token(headers, &header::UPGRADE, "websocket") {
+    fn judge(&self, response: &Response<()>) -> Result<Negotiated, HandshakeError> {
+        if response.version() < Version::HTTP_11 {
+            return Err(HandshakeError::Malformed("101 in HTTP/1.0"));
+        }
+        let headers = response.headers();
+        // To one protocol, and to this one.
+        let mut protocols = list(headers, &header::UPGRADE);
+        let upgraded = protocols.next().is_some_and(|name| name.eq_ignore_ascii_case(b"websocket"));
+        if !upgraded || protocols.next().is_some() {
             return Err(HandshakeError::InvalidUpgrade("Upgrade"));
         }
         if !contains_token(headers, &header::CONNECTION, "upgrade") {
@@ -189,8 +202,23 @@ impl ClientHandshake {
     }
 }
 
-/// What the handshake itself is made of.
-const RESERVED: [HeaderName; 8] = [
+impl fmt::Debug for ClientHandshake {
+    /// Without the request, which may hold credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientHandshake")
+            .field("subprotocols", &self.subprotocols)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What tells who we are.
+const CREDENTIALS: [HeaderName; 3] =
+    [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION];
+
+/// What the handshake itself is made of, and what would make a proxy see a body in our frames.
+const RESERVED: [HeaderName; 10] = [
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
     header::HOST,
     header::CONNECTION,
     header::UPGRADE,

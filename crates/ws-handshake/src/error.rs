@@ -18,9 +18,10 @@ pub enum HandshakeError {
     /// Not HTTP/1.x, or a head that breaks its grammar.
     #[error("malformed HTTP head: {0}")]
     Malformed(&'static str),
-    /// The request line is longer than [`HeadLimits::max_line`](crate::HeadLimits::max_line).
-    #[error("request line exceeds {0} bytes")]
-    RequestLineTooLong(usize),
+    /// The request line, or a client's status line, is longer than
+    /// [`HeadLimits::max_line`](crate::HeadLimits::max_line).
+    #[error("first line exceeds {0} bytes")]
+    StartLineTooLong(usize),
     /// A header line is longer than [`HeadLimits::max_line`](crate::HeadLimits::max_line).
     #[error("header line exceeds {0} bytes")]
     HeaderLineTooLong(usize),
@@ -101,7 +102,7 @@ impl HandshakeError {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::RequestLineTooLong(_) => StatusCode::URI_TOO_LONG,
+            Self::StartLineTooLong(_) => StatusCode::URI_TOO_LONG,
             Self::HeaderLineTooLong(_) | Self::TooManyHeaders(_) | Self::HeadTooLong(_) => {
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
             }
@@ -135,7 +136,9 @@ impl HandshakeError {
     #[doc(alias = "respond")]
     pub fn response(&self) -> Response<Bytes> {
         if let Self::Rejecting(response) = self {
-            return response.as_ref().clone();
+            let mut response = response.as_ref().clone();
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            return response;
         }
         let mut text = format!("{self}.\n");
         if matches!(self, Self::NotAnUpgrade(_)) {
@@ -143,17 +146,17 @@ impl HandshakeError {
         }
         let mut response = head::text_response(self.status(), text);
         let headers = response.headers_mut();
+        if self.status() == StatusCode::UPGRADE_REQUIRED {
+            // RFC 9110 §15.5.22: 426 names the protocol to upgrade to; §7.8: so does Connection.
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade, close"));
+        }
         match self {
             Self::MethodNotGet => {
                 headers.insert(header::ALLOW, HeaderValue::from_static("GET"));
             }
-            // RFC 9110 §15.5.22: 426 names the protocol to upgrade to.
-            Self::NotAnUpgrade(_) => {
-                headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-            }
             // RFC 6455 §4.2.2: name the versions that are understood.
             Self::UnsupportedVersion => {
-                headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
                 headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
             }
             _ => {}

@@ -47,51 +47,59 @@ impl Scanner {
     }
 
     /// The length of the head at the front of `input`, its empty last line included, once it is there.
+    ///
+    /// What is found does not depend on how the bytes were cut: each rule is checked at the byte
+    /// that breaks it.
     pub(crate) fn scan(&mut self, input: &[u8]) -> Result<Option<usize>, HandshakeError> {
-        while let Some(offset) = input[self.scanned..].iter().position(|byte| *byte == b'\n') {
+        let window = &input[..input.len().min(self.limits.max_size)];
+        while let Some(offset) = window[self.scanned..].iter().position(|byte| *byte == b'\n') {
             let end = self.scanned + offset;
-            let Some(line) = input[self.line_start..end].strip_suffix(b"\r") else {
+            self.check_line(&window[self.line_start..end])?;
+            let Some(line) = window[self.line_start..end].strip_suffix(b"\r") else {
                 return Err(HandshakeError::Malformed("line ends without CR"));
             };
-            self.check_line(line.len())?;
             self.scanned = end + 1;
-            if self.scanned > self.limits.max_size {
-                return Err(HandshakeError::HeadTooLong(self.limits.max_size));
-            }
-            let first = line.first().copied();
-            self.line_start = self.scanned;
-            match first {
+            self.line_start = end + 1;
+            match line.first() {
                 // RFC 9112 §2.2: ignore an empty line in front of the request line.
                 None if self.lines == 0 => continue,
-                None => return Ok(Some(self.scanned)),
+                None => {
+                    let end = self.scanned;
+                    *self = Self::new(self.limits);
+                    return Ok(Some(end));
+                }
                 // RFC 9112 §5.2: folding is obsolete.
                 Some(b' ' | b'\t') => return Err(HandshakeError::Malformed("folded header line")),
                 Some(_) => self.lines += 1,
             }
-            if self.lines > 1 + self.limits.max_headers.min(MAX_HEADERS) {
-                return Err(HandshakeError::TooManyHeaders(self.limits.max_headers));
+            let max_headers = self.limits.max_headers.min(MAX_HEADERS);
+            if self.lines > 1 + max_headers {
+                return Err(HandshakeError::TooManyHeaders(max_headers));
             }
         }
-        self.scanned = input.len();
-        self.check_line(self.scanned - self.line_start)?;
-        if self.scanned > self.limits.max_size {
+        self.scanned = window.len();
+        self.check_line(&window[self.line_start..])?;
+        if input.len() > window.len() {
             return Err(HandshakeError::HeadTooLong(self.limits.max_size));
         }
         Ok(None)
     }
 
-    fn check_line(&self, length: usize) -> Result<(), HandshakeError> {
-        if length <= self.limits.max_line {
+    /// Judges a line, or as much of it as has come, without the CR that may end it.
+    fn check_line(&self, line: &[u8]) -> Result<(), HandshakeError> {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.len() <= self.limits.max_line {
             return Ok(());
         }
         Err(match self.lines {
-            0 => HandshakeError::RequestLineTooLong(self.limits.max_line),
+            0 => HandshakeError::StartLineTooLong(self.limits.max_line),
             _ => HandshakeError::HeaderLineTooLong(self.limits.max_line),
         })
     }
 }
 
-/// Reads a whole request head. Header values share its bytes.
+/// Reads a whole request head, which came from [`ServerHandshake::poll_head`](crate::ServerHandshake::poll_head)
+/// and so is within the limits. Header values share its bytes.
 ///
 /// # Errors
 /// [`HandshakeError::Malformed`] if the grammar is broken, or the target is none that a server can serve.
@@ -110,6 +118,13 @@ pub fn parse_request(head: &Bytes) -> Result<Request<()>, HandshakeError> {
         .map_err(|_| HandshakeError::Malformed("invalid method"))?;
     *request.version_mut() = version(parsed.version);
     let path = parsed.path.unwrap_or_default();
+    if path.len() > MAX_TARGET {
+        return Err(HandshakeError::StartLineTooLong(MAX_TARGET));
+    }
+    // RFC 9112 §3.2: no form of target has a fragment; `Uri` drops it silently.
+    if path.contains('#') {
+        return Err(HandshakeError::Malformed("invalid request target"));
+    }
     let uri = Uri::from_maybe_shared(head.slice_ref(path.as_bytes()))
         .map_err(|_| HandshakeError::Malformed("invalid request target"))?;
     // Origin form or absolute form (RFC 9112 §3.2); the others belong to CONNECT and OPTIONS.
@@ -151,8 +166,9 @@ pub fn encode_response(response: &Response<Bytes>) -> Bytes {
     out.put_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     out.put_slice(b"\r\n");
     put_headers(&mut out, response.headers());
-    // RFC 9110 §8.6: none with 1xx and 204.
-    let bodiless = status.is_informational() || status == StatusCode::NO_CONTENT;
+    // RFC 9110 §8.6: none with 1xx, 204 and 304.
+    let bodiless = status.is_informational()
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     if !bodiless && !response.headers().contains_key(header::CONTENT_LENGTH) {
         out.put_slice(format!("Content-Length: {}\r\n", response.body().len()).as_bytes());
     }
@@ -176,8 +192,13 @@ pub(crate) fn text_response(status: StatusCode, text: String) -> Response<Bytes>
 /// Writes header lines, names in the usual capitals for the eyes of people and naive programs.
 pub(crate) fn put_headers(out: &mut BytesMut, headers: &HeaderMap) {
     for (name, value) in headers {
-        let mut at_start = true;
-        for byte in name.as_str().bytes() {
+        let mut rest = name.as_str();
+        if let Some(ours) = rest.strip_prefix("sec-websocket") {
+            out.put_slice(b"Sec-WebSocket");
+            rest = ours;
+        }
+        let mut at_start = rest.len() == name.as_str().len();
+        for byte in rest.bytes() {
             out.put_u8(if at_start { byte.to_ascii_uppercase() } else { byte });
             at_start = byte == b'-';
         }
@@ -192,9 +213,7 @@ fn headers(head: &Bytes, parsed: &[httparse::Header<'_>]) -> Result<HeaderMap, H
     for entry in parsed {
         let name = HeaderName::from_bytes(entry.name.as_bytes())
             .map_err(|_| HandshakeError::Malformed("invalid header name"))?;
-        // An empty value points anywhere, so it cannot be a slice of the head.
-        let value = if entry.value.is_empty() { Bytes::new() } else { head.slice_ref(entry.value) };
-        let value = HeaderValue::from_maybe_shared(value)
+        let value = HeaderValue::from_maybe_shared(head.slice_ref(entry.value))
             .map_err(|_| HandshakeError::Malformed("invalid header value"))?;
         headers.append(name, value);
     }
@@ -219,3 +238,6 @@ fn malformed(error: httparse::Error) -> HandshakeError {
 
 /// As Python's `websockets`; a browser sends about fifteen.
 const MAX_HEADERS: usize = 128;
+
+/// What `Uri` takes.
+const MAX_TARGET: usize = 65_534;

@@ -19,7 +19,8 @@ use crate::HandshakeError;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Origins {
-    /// The page comes from the host (and port) that it connects to. The default.
+    /// The page comes from the host (and port) that it connects to. The default. Against DNS
+    /// rebinding, where an attacker's name points to your address, only a [list](Self::list) helps.
     #[default]
     SameHost,
     /// Only these.
@@ -48,7 +49,8 @@ enum PortPattern {
 impl Origins {
     /// A list of origins: `https://example.com`, with a port `http://localhost:3000` or any port
     /// `http://localhost:*`, without a scheme for any scheme, and with `*.` in front of the host for
-    /// all its subdomains, but not for itself. Case does not matter.
+    /// all its subdomains, but not for itself. Case does not matter. An entry that is not of this
+    /// form allows nothing.
     #[must_use]
     pub fn list<T: AsRef<str>>(entries: impl IntoIterator<Item = T>) -> Self {
         Self::List(entries.into_iter().map(|entry| OriginPattern::parse(entry.as_ref())).collect())
@@ -93,7 +95,10 @@ impl<'a> Origin<'a> {
     fn parse(origin: &'a str) -> Option<Self> {
         let (scheme, authority) = origin.split_once("://")?;
         let (host, port) = split_port(authority)?;
-        let port = port.map(str::parse).transpose().ok()?;
+        let port = match port {
+            Some(port) => Some(parse_port(port)?),
+            None => None,
+        };
         Some(Self { scheme, host, port })
     }
 
@@ -106,9 +111,8 @@ impl<'a> Origin<'a> {
     /// default port of whichever scheme the page has.
     fn is_at(&self, host: &str) -> bool {
         let Some((name, port)) = split_port(host) else { return false };
-        let port = match port.map(str::parse) {
-            Some(Err(_)) => return false,
-            Some(Ok(port)) => Some(port),
+        let port = match port {
+            Some(port) => parse_port(port),
             None => default_port(self.scheme),
         };
         self.host.eq_ignore_ascii_case(name) && port.is_some() && self.effective_port() == port
@@ -123,14 +127,17 @@ impl OriginPattern {
         };
         // An entry that makes no sense has a host that no origin has, and matches nothing.
         let (host, port) = split_port(authority).unwrap_or((authority, None));
-        let port = match port {
-            Some("*") => PortPattern::Any,
-            Some(port) => PortPattern::Exactly(port.parse().ok()),
-            None => PortPattern::Exactly(None),
-        };
         let (host, subdomains) = match host.strip_prefix("*.") {
-            Some(domain) => (domain, true),
-            None => (host, false),
+            Some(domain) if !domain.is_empty() => (domain, true),
+            _ => (host, false),
+        };
+        let (host, port) = match port {
+            None => (host, PortPattern::Exactly(None)),
+            Some("*") => (host, PortPattern::Any),
+            Some(port) => match parse_port(port) {
+                Some(port) => (host, PortPattern::Exactly(Some(port))),
+                None => ("", PortPattern::Any),
+            },
         };
         Self { scheme, host: host.to_ascii_lowercase(), subdomains, port }
     }
@@ -174,6 +181,16 @@ fn split_port(authority: &str) -> Option<(&str, Option<&str>)> {
             rest.strip_prefix(':').filter(|port| !port.is_empty()).map(|port| (host, Some(port)))
         }
     }
+}
+
+/// A port number, in digits only.
+pub(crate) fn parse_port(port: &str) -> Option<u16> {
+    port.bytes().all(|byte| byte.is_ascii_digit()).then(|| port.parse().ok()).flatten()
+}
+
+/// Whether this is a Host header's value: `host[:port]` (RFC 9110 §7.2).
+pub(crate) fn is_host(value: &str) -> bool {
+    split_port(value).is_some_and(|(_, port)| port.is_none_or(|port| parse_port(port).is_some()))
 }
 
 fn default_port(scheme: &str) -> Option<u16> {

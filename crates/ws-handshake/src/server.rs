@@ -2,7 +2,7 @@
 //!
 //! Not its business: sockets, deadlines, and which handler serves which path.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     head::{Scanner, parse_request},
     header::{contains_token, exactly_one},
     is_valid_key,
+    origin::is_host,
     proto::Text,
     subprotocol::Selection,
 };
@@ -48,7 +49,7 @@ impl ServerConfig {
     /// is refused with 400. Default: none is negotiated.
     #[must_use]
     pub fn subprotocols<T: Into<Text>>(mut self, names: impl IntoIterator<Item = T>) -> Self {
-        self.selection = Selection::ServerOrder(names.into_iter().map(Into::into).collect());
+        self.selection = Selection::server_order(names.into_iter().map(Into::into).collect());
         self
     }
 
@@ -88,6 +89,12 @@ impl ServerConfig {
             .filter(|host| !host.is_empty())
             .and_then(|host| host.to_str().ok())
             .ok_or(HandshakeError::NotExactlyOne("Host"))?;
+        // RFC 9112 §3.2: a malformed Host is answered with 400; §3.2.2: the host of an absolute
+        // target counts instead.
+        if !is_host(host) {
+            return Err(HandshakeError::Malformed("invalid Host header"));
+        }
+        let host = request.uri().authority().map_or(host, http::uri::Authority::as_str);
         if !contains_token(headers, &header::CONNECTION, "upgrade") {
             return Err(HandshakeError::NotAnUpgrade("Connection"));
         }
@@ -170,14 +177,19 @@ impl ServerHandshake {
         Self { scanner: Scanner::new(config.limits()) }
     }
 
-    /// Takes the head of a request off the front of `input` once it is all there, unparsed; for
-    /// those who want to keep it, as it is a third of the size of what it parses to.
+    /// Takes the head of a request off the front of `input` once it is all there, unparsed, into
+    /// memory of its own; for those who want to keep it, as it is much smaller than what
+    /// [`parse_request`] makes of it.
     ///
     /// # Errors
     /// Limits and line ends.
     pub fn poll_head(&mut self, input: &mut BytesMut) -> Result<Option<Bytes>, HandshakeError> {
         let end = self.scanner.scan(input)?;
-        Ok(end.map(|end| input.split_to(end).freeze()))
+        Ok(end.map(|end| {
+            let head = Bytes::copy_from_slice(&input[..end]);
+            input.advance(end);
+            head
+        }))
     }
 
     /// Takes a request off the front of `input` once it is all there. What follows it stays: a

@@ -4,7 +4,7 @@
 
 use std::{fmt, sync::Arc};
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, StatusCode, header};
 
 use crate::{
     HandshakeError,
@@ -30,6 +30,11 @@ pub(crate) enum Selection {
 }
 
 impl Selection {
+    /// The first of these; without any, none is negotiated.
+    pub(crate) fn server_order(names: Arc<[Text]>) -> Self {
+        if names.is_empty() { Self::Off } else { Self::ServerOrder(names) }
+    }
+
     /// Chooses among the offers of a request.
     pub(crate) fn select(&self, headers: &HeaderMap) -> Result<Option<Text>, HandshakeError> {
         let offers = offers(headers)?;
@@ -52,7 +57,11 @@ impl Selection {
                 // §4.2.2: only what the client offered may be chosen.
                 match chosen {
                     Some(name) if !offers.contains(&name.as_str()) => {
-                        Err(HandshakeError::UnsupportedSubprotocol(offers.join(", ")))
+                        // The server's own fault, so the client need not know more.
+                        Err(HandshakeError::reject(
+                            StatusCode::INTERNAL_SERVER_ERROR,
+                            "See the server's log.\n",
+                        ))
                     }
                     chosen => Ok(chosen.map(Text::from)),
                 }

@@ -2,12 +2,12 @@
 //!
 //! Not its business: resolving names and connecting.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::Ipv6Addr, str::FromStr};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::Uri;
 
-use crate::HandshakeError;
+use crate::{HandshakeError, origin::parse_port};
 
 /// Where a client connects to.
 ///
@@ -77,6 +77,10 @@ impl FromStr for WsUri {
         if text.contains('#') {
             return Err(invalid("has a fragment"));
         }
+        // RFC 3986 §2: a URI is ASCII; `Uri` lets more pass.
+        if !text.is_ascii() || text.contains('\\') {
+            return Err(invalid("needs percent-encoding"));
+        }
         let uri: Uri = text.parse().map_err(|_| invalid("not a URI"))?;
         let secure = match uri.scheme_str() {
             Some(scheme) if scheme.eq_ignore_ascii_case("ws") => false,
@@ -84,19 +88,23 @@ impl FromStr for WsUri {
             _ => return Err(invalid("scheme is not ws or wss")),
         };
         let authority = uri.authority().ok_or_else(|| invalid("has no host"))?;
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-        if host.is_empty() {
-            return Err(invalid("has no host"));
-        }
+        let host = match authority.host().strip_prefix('[').and_then(|host| host.strip_suffix(']'))
+        {
+            Some(address) if address.parse::<Ipv6Addr>().is_ok() => address,
+            Some(_) => return Err(invalid("has an invalid IPv6 address")),
+            None if authority.host().is_empty() => return Err(invalid("has no host")),
+            None => authority.host(),
+        };
         // `Uri` forgives ports that are empty or no port numbers.
         let (_, host_and_port) =
             authority.as_str().rsplit_once('@').unwrap_or(("", authority.as_str()));
-        let port = match host_and_port[authority.host().len()..].strip_prefix(':') {
-            None => default_port(secure),
-            Some(port) => match port.parse() {
-                Ok(port) if port != 0 => port,
+        let port = match host_and_port.strip_prefix(authority.host()) {
+            Some("") => default_port(secure),
+            Some(rest) => match rest.strip_prefix(':').and_then(parse_port) {
+                Some(port) if port != 0 => port,
                 _ => return Err(invalid("has an invalid port")),
             },
+            None => return Err(invalid("has an invalid host")),
         };
         let authorization = match authority.as_str().rsplit_once('@') {
             None => None,

@@ -21,7 +21,7 @@ pub struct Outbound {
     queue: SendQueue,
     /// A client's source of masking keys; a server has none, and so its role needs no field.
     keys: Option<Box<dyn MaskingKeys>>,
-    /// The newest Ping that has not been answered. §5.5.3: only the most recent one must be.
+    /// The newest Ping whose answer found no room. §5.5.3: only the most recent one must be answered.
     unanswered_ping: Option<Bytes>,
     /// The type of the message that is being sent in chunks.
     sending: Option<Opcode>,
@@ -214,6 +214,7 @@ impl Outbound {
                 // §5.5.2: unless it already received a Close frame; and after ours nothing may follow.
                 if self.state.can_send() {
                     self.unanswered_ping = Some(payload.clone());
+                    self.answer_ping();
                 }
                 Some(Event::Ping(payload))
             }
@@ -372,10 +373,10 @@ impl Outbound {
         Ok(())
     }
 
-    /// Moves the answer to the newest Ping into the queue, once the one before it has been written:
-    /// a flood of Pings from a peer that does not read costs two slots, not memory.
+    /// Queues the answer to the newest Ping, if there is room. A flood of Pings from a peer that does
+    /// not read costs this much memory and no more.
     fn answer_ping(&mut self) {
-        if self.queue.has_control() || !self.state.can_send() {
+        if self.queue.control_len() > MAX_WAITING_PONGS || !self.state.can_send() {
             return;
         }
         if let Some(payload) = self.unanswered_ping.take() {
@@ -414,6 +415,9 @@ impl fmt::Debug for Outbound {
             .finish_non_exhaustive()
     }
 }
+
+/// In bytes; sixteen of the smallest or eight of the largest: a peer that reads gets every answer.
+const MAX_WAITING_PONGS: usize = 1 << 10;
 
 /// What our keepalive Pings carry, for people who look at the wire.
 const KEEPALIVE_PAYLOAD: &[u8] = b"keepalive";

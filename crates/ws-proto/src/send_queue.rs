@@ -103,9 +103,9 @@ impl SendQueue {
         }
     }
 
-    /// Whether control frames wait to be written.
-    pub(crate) fn has_control(&self) -> bool {
-        !self.control.is_empty()
+    /// Bytes of control frames that wait to be written.
+    pub(crate) fn control_len(&self) -> usize {
+        self.control.len() - self.control_start
     }
 
     /// Whether nothing is owed.
@@ -117,7 +117,7 @@ impl SendQueue {
     /// Bytes owed.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.data_len + self.control.len() - self.control_start
+        self.data_len + self.control_len()
     }
 
     /// Forgets everything, keeps the memory.

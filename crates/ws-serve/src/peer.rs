@@ -18,7 +18,7 @@ use crate::{
     CloseFrame, Message, Skip, Text,
     conn::{
         Access, Intake, Link,
-        proto::{SendError, SendQueue, State},
+        proto::{Event, Incoming, SendError, SendQueue, State},
     },
     cork,
     hub::Hub,
@@ -222,6 +222,13 @@ impl Core {
 impl Access<TcpStream> for &Peer {
     fn with<R>(&mut self, f: impl FnOnce(&mut Link<TcpStream>) -> R) -> R {
         Peer::with(self, |core| f(&mut core.link))
+    }
+
+    fn handle(&mut self, incoming: Incoming) -> Option<Event> {
+        Peer::with(self, |core| {
+            core.uncork(self.id);
+            core.link.handle(incoming)
+        })
     }
 }
 
