@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
-    Link, pool,
+    Link, Message, pool,
     pool::READ_BUFFER,
     proto::{Event, Inbound, Incoming, State},
 };
@@ -62,6 +62,13 @@ impl Intake {
     /// Hands messages out in chunks from the next one on.
     pub fn set_streaming(&mut self, streaming: bool) {
         self.inbound.set_streaming(streaming);
+    }
+
+    /// Takes the next message if it was read already, whole and in one frame: the common case in a
+    /// burst. `None` says nothing; ask [`poll_event`](Self::poll_event) then.
+    #[inline]
+    pub fn next_message(&mut self) -> Option<Message> {
+        self.inbound.poll_whole(&mut self.buffer)
     }
 
     /// Takes the next event; reads when there is none. The last one, over and over, is [`Event::Closed`].

@@ -36,8 +36,8 @@ pub struct Link<S> {
     broken: bool,
     /// What the transport said when it failed.
     cause: Option<io::Error>,
-    keepalive: Deadline,
-    closing: Deadline,
+    /// The keepalive's while open, the closing handshake's afterwards.
+    timer: Deadline,
     close_timeout: Duration,
     /// When patience with a closing peer ends; set when closing begins.
     close_deadline: Option<Instant>,
@@ -56,8 +56,7 @@ impl<S> Link<S> {
             unflushed: false,
             broken: false,
             cause: None,
-            keepalive: Deadline::default(),
-            closing: Deadline::default(),
+            timer: Deadline::default(),
             close_timeout: config.close_timeout,
             close_deadline: None,
             write_limit: config.write_limit,
@@ -240,6 +239,11 @@ impl<S> Link<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
+    /// Gives the queue's memory back if all is written: an idle connection holds none.
+    pub fn release(&mut self) {
+        self.outbound.release();
+    }
+
     /// Writes what is owed, and shuts the write side down when that is owed.
     ///
     /// A failure to write is remembered for [`verdict`](Self::verdict) and ends only the sending:
@@ -324,7 +328,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     pub fn poll_timers(&mut self, cx: &mut Context<'_>) -> bool {
         if self.state() == State::Open {
             let deadline = self.outbound.poll_timeout();
-            if !self.keepalive.poll(cx, deadline) {
+            if !self.timer.poll(cx, deadline) {
                 return false;
             }
             self.outbound.handle_timeout(now());
@@ -340,7 +344,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         }
         // One limit for all of it, however the peer trickles.
         let deadline = *self.close_deadline.get_or_insert_with(|| now() + self.close_timeout);
-        let passed = self.closing.poll(cx, Some(deadline));
+        let passed = self.timer.poll(cx, Some(deadline));
         if passed {
             self.abort();
         }
@@ -371,10 +375,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
                     ready!(Pin::new(&mut self.io).poll_flush(cx))?;
                     self.unflushed = false;
                 }
-                None => {
-                    self.outbound.release();
-                    return Poll::Ready(Ok(()));
-                }
+                None => return Poll::Ready(Ok(())),
             }
         }
     }

@@ -222,6 +222,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Receiver<S> {
             let changed = link.poll_timers(cx);
             let _ = link.poll_flush(&mut shared_cx);
             if !changed && !link.is_dead() {
+                link.release();
                 return Poll::Pending;
             }
         }

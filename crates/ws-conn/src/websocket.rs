@@ -131,6 +131,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     /// As [`receive`](Self::receive), for use in hand-written futures.
     pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, Error>> {
         self.intake.set_streaming(false);
+        if let Some(message) = self.intake.next_message() {
+            return Poll::Ready(Ok(Some(message)));
+        }
         loop {
             match ready!(self.poll_event(cx)) {
                 Event::Message(message) => return Poll::Ready(Ok(Some(message))),
@@ -285,6 +288,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             let changed = self.link.poll_timers(cx);
             let _ = self.link.poll_flush(cx);
             if !changed && !self.link.is_dead() {
+                self.link.release();
                 return Poll::Pending;
             }
         }

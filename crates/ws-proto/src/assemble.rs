@@ -65,6 +65,11 @@ impl Assembler {
         Ok(())
     }
 
+    /// Whether a message has begun and not ended.
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.under_way.is_some()
+    }
+
     /// Whether the message under way is handed out in chunks.
     pub(crate) fn is_streaming(&self) -> bool {
         self.under_way.as_ref().is_some_and(|message| message.streaming)
@@ -99,7 +104,7 @@ impl Assembler {
         }
         let (opcode, payload) = match self.under_way.take() {
             Some(message) => (message.opcode, message.data.freeze()),
-            None => (header.opcode, take(input, len)),
+            None => (header.opcode, take(input, 0, len)),
         };
         if opcode == Opcode::Binary {
             return Ok(Some(Message::Binary(payload)));
@@ -116,7 +121,7 @@ impl Assembler {
         len: usize,
         ends: bool,
     ) -> Result<Chunk, ProtocolError> {
-        let piece = take(input, len);
+        let piece = take(input, 0, len);
         if !self.is_text(Opcode::Continuation) {
             if ends {
                 self.under_way = None;
@@ -151,14 +156,16 @@ impl Assembler {
     }
 }
 
-/// Takes `len` bytes off `input`: small ones by copy, so that five bytes do not keep a whole read
-/// buffer alive, larger ones by reference.
-pub(crate) fn take(input: &mut BytesMut, len: usize) -> Bytes {
+/// Takes `len` bytes off `input`, behind `skip` that are dropped: small ones by copy, so that five
+/// bytes do not keep a whole read buffer alive, larger ones by reference.
+#[inline]
+pub(crate) fn take(input: &mut BytesMut, skip: usize, len: usize) -> Bytes {
     if len > COPY_UP_TO {
+        input.advance(skip);
         return input.split_to(len).freeze();
     }
-    let payload = Bytes::copy_from_slice(&input[..len]);
-    input.advance(len);
+    let payload = Bytes::copy_from_slice(&input[skip..skip + len]);
+    input.advance(skip + len);
     payload
 }
 

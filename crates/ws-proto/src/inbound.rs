@@ -3,11 +3,13 @@
 //! It takes whole frames off the front of a buffer that the caller owns, unmasks in place as bytes
 //! arrive, and keeps no copy. Not its business: what must be answered, which is `outbound.rs`.
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 
 use crate::{
-    CloseFrame, FrameHeader, Incoming, Limits, Opcode, ProtocolError, Role, apply_mask,
+    CloseFrame, FrameHeader, Incoming, Limits, Message, Opcode, ProtocolError, Role, Text,
+    apply_mask,
     assemble::{Assembler, take},
+    utf8::validate,
 };
 
 /// The receiving half of a connection.
@@ -83,6 +85,43 @@ impl Inbound {
         Some(incoming)
     }
 
+    /// Takes a message off the front of `input` if it lies there whole, in one frame, and with nothing
+    /// begun before it: the common case, without the way through [`Incoming`]. `None` says nothing;
+    /// ask [`poll`](Self::poll) then.
+    #[inline]
+    #[must_use]
+    pub fn poll_whole(&mut self, input: &mut BytesMut) -> Option<Message> {
+        if self.finished || self.streaming || self.frame.is_some() || self.assembler.is_under_way()
+        {
+            return None;
+        }
+        let decoded = FrameHeader::decode(input, self.role, self.rsv1_defined);
+        let Ok(Some((mut header, size))) = decoded else { return None };
+        let whole = header.length <= (input.len() - size) as u64;
+        let data = matches!(header.opcode, Opcode::Text | Opcode::Binary);
+        let limit = self.limits.max_message_size.min(self.limits.max_frame_size);
+        if !whole || !data || !header.fin || header.rsv1 || header.length > limit {
+            return None;
+        }
+        let len = header.length as usize;
+        let payload = &mut input[size..size + len];
+        if let Some(key) = header.mask {
+            apply_mask(payload, key, 0);
+        }
+        if header.opcode == Opcode::Text && validate(payload).is_err() {
+            // For `poll` to say so, which must not unmask it again.
+            header.mask = None;
+            input.advance(size);
+            self.frame = Some(Progress { header, ready: 0, handed_out: 0 });
+            return None;
+        }
+        let payload = take(input, size, len);
+        Some(match header.opcode {
+            Opcode::Text => Message::Text(Text::from_validated(payload)),
+            _ => Message::Binary(payload),
+        })
+    }
+
     /// How many bytes beyond the `buffered` ones complete the frame under way; 0 if unknown. A hint
     /// for sizing a read buffer; it is the peer's word, so never allocate all of it at once.
     #[must_use]
@@ -114,7 +153,7 @@ impl Inbound {
                     if !header.opcode.is_control() {
                         self.assembler.admit(&header, &self.limits, self.streaming)?;
                     }
-                    bytes::Buf::advance(input, size);
+                    input.advance(size);
                     Progress { header, ready: 0, handed_out: 0 }
                 }
             };
@@ -170,7 +209,7 @@ fn read_control(header: &FrameHeader, input: &mut BytesMut) -> Result<Incoming, 
     if let Some(key) = header.mask {
         apply_mask(&mut input[..len], key, 0);
     }
-    let payload = take(input, len);
+    let payload = take(input, 0, len);
     Ok(match header.opcode {
         Opcode::Close => Incoming::Close(CloseFrame::decode(&payload)?),
         Opcode::Ping => Incoming::Ping(payload),

@@ -61,8 +61,8 @@ impl Default for Keepalive {
 pub(crate) struct Heartbeat {
     settings: Keepalive,
     deadline: Option<Instant>,
-    /// When the Ping went out whose answer we wait for.
-    pinged: Option<Instant>,
+    /// Whether the deadline is that of the Ping which went out a timeout before it.
+    waiting: bool,
     /// Whether anything came since.
     heard: bool,
 }
@@ -78,7 +78,7 @@ pub(crate) enum Beat {
 impl Heartbeat {
     pub(crate) fn new(settings: Keepalive, now: Instant) -> Self {
         let deadline = settings.interval.and_then(|interval| now.checked_add(interval));
-        Self { settings, deadline, pinged: None, heard: false }
+        Self { settings, deadline, waiting: false, heard: false }
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
@@ -100,7 +100,7 @@ impl Heartbeat {
         if now < deadline {
             return Beat::Nothing;
         }
-        if let Some(pinged) = self.pinged.take() {
+        if std::mem::take(&mut self.waiting) {
             // A deadline seen this late means that we were suspended, not that the peer is gone:
             // it gets one fresh round.
             let suspended = now.duration_since(deadline) > SUSPENDED;
@@ -109,16 +109,17 @@ impl Heartbeat {
                 return Beat::GiveUp;
             }
             // Without a slice of the interval left, the next Ping is due now.
-            let next = pinged.checked_add(interval);
-            if next.is_some_and(|next| next > now) {
-                self.deadline = next;
+            let rest = interval.saturating_sub(self.settings.timeout.unwrap_or_default());
+            let next = deadline + rest;
+            if next > now {
+                self.deadline = Some(next);
                 return Beat::Nothing;
             }
         }
         self.heard = false;
         match self.settings.timeout {
             Some(timeout) => {
-                self.pinged = Some(now);
+                self.waiting = true;
                 self.deadline = now.checked_add(timeout);
             }
             None => self.deadline = now.checked_add(interval),

@@ -16,6 +16,7 @@ use rand_chacha::{
 /// ws_proto::apply_mask(&mut data, [0x37, 0xfa, 0x21, 0x3d], 0);
 /// assert_eq!(data, [0x7f, 0x9f, 0x4d, 0x51, 0x58]); // §5.7
 /// ```
+#[inline]
 pub fn apply_mask(data: &mut [u8], key: [u8; 4], offset: usize) {
     let key = u32::from_ne_bytes([
         key[offset & 3],

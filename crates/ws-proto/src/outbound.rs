@@ -22,7 +22,7 @@ pub struct Outbound {
     /// A client's source of masking keys; a server has none, and so its role needs no field.
     keys: Option<Box<dyn MaskingKeys>>,
     /// The newest Ping whose answer found no room. §5.5.3: only the most recent one must be answered.
-    unanswered_ping: Option<Bytes>,
+    unanswered_ping: Option<Box<Bytes>>,
     /// The type of the message that is being sent in chunks.
     sending: Option<Opcode>,
     heartbeat: Heartbeat,
@@ -212,9 +212,8 @@ impl Outbound {
             Incoming::Chunk(chunk) => Some(Event::Chunk(chunk)),
             Incoming::Ping(payload) => {
                 // §5.5.2: unless it already received a Close frame; and after ours nothing may follow.
-                if self.state.can_send() {
-                    self.unanswered_ping = Some(payload.clone());
-                    self.answer_ping();
+                if self.state.can_send() && !self.push_pong(&payload) {
+                    self.unanswered_ping = Some(Box::new(payload.clone()));
                 }
                 Some(Event::Ping(payload))
             }
@@ -325,7 +324,9 @@ impl Outbound {
     /// [`send_corked`](Self::send_corked) took over has been written.
     pub fn release_to(&mut self, corked: &mut SendQueue) {
         if self.queue.is_empty() && corked.is_empty() {
-            std::mem::swap(&mut self.queue, corked);
+            if self.queue.capacity() > corked.capacity() {
+                std::mem::swap(&mut self.queue, corked);
+            }
             self.queue.release();
         }
     }
@@ -373,16 +374,27 @@ impl Outbound {
         Ok(())
     }
 
-    /// Queues the answer to the newest Ping, if there is room. A flood of Pings from a peer that does
-    /// not read costs this much memory and no more.
+    /// Queues the answer to the newest Ping, if there is room by now.
     fn answer_ping(&mut self) {
-        if self.queue.control_len() > MAX_WAITING_PONGS || !self.state.can_send() {
+        if self.unanswered_ping.is_none() || !self.state.can_send() {
             return;
         }
-        if let Some(payload) = self.unanswered_ping.take() {
-            let header = self.header(true, Opcode::Pong, payload.len());
-            self.queue.push_control(header, &payload);
+        if let Some(payload) = self.unanswered_ping.take()
+            && !self.push_pong(&payload)
+        {
+            self.unanswered_ping = Some(payload);
         }
+    }
+
+    /// Queues a Pong, if there is room. A flood of Pings from a peer that does not read costs this
+    /// much memory and no more.
+    fn push_pong(&mut self, payload: &[u8]) -> bool {
+        if self.queue.control_len() > MAX_WAITING_PONGS {
+            return false;
+        }
+        let header = self.header(true, Opcode::Pong, payload.len());
+        self.queue.push_control(header, payload);
+        true
     }
 
     /// Queues a Close frame behind everything else; nothing may follow it (§5.5.1).

@@ -8,7 +8,10 @@ use std::{collections::VecDeque, io::IoSlice};
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::{FrameHeader, apply_mask, frame::frame_length};
+use crate::{
+    FrameHeader, apply_mask,
+    frame::{MAX_HEADER, frame_length},
+};
 
 /// Outgoing bytes as a [`Buf`], with vectored chunks.
 #[derive(Debug, Default)]
@@ -22,11 +25,18 @@ pub struct SendQueue {
     large: VecDeque<(u64, Bytes)>,
     /// Bytes in `small` and `large` that are still to be written.
     data_len: usize,
-    /// Whole control frames that go out at the next frame boundary; `control[..control_start]` has been written.
-    control: Vec<u8>,
-    control_start: usize,
+    /// What goes out at the next frame boundary; boxed, because most queues never see it.
+    control: Option<Box<Control>>,
     /// How much of the data frame at the front is still to be written; 0 at a frame boundary.
     frame_left: u64,
+}
+
+/// Whole control frames; `bytes[..start]` has been written.
+#[derive(Debug, Default)]
+struct Control {
+    bytes: Vec<u8>,
+    /// `0 <= start < bytes.len()`
+    start: usize,
 }
 
 impl SendQueue {
@@ -38,19 +48,12 @@ impl SendQueue {
 
     /// Queues a data frame; masks the payload if the header has a key.
     pub fn push(&mut self, header: FrameHeader, payload: Bytes) {
+        if payload.len() <= COPY_UP_TO {
+            return self.push_copy(header, &payload);
+        }
         debug_assert_eq!(header.length, payload.len() as u64);
         let encoded = header.encode();
         self.data_len += encoded.len() + payload.len();
-        if payload.len() <= COPY_UP_TO {
-            self.small.reserve(encoded.len() + payload.len());
-            self.small.extend_from_slice(&encoded);
-            self.small.extend_from_slice(&payload);
-            if let Some(key) = header.mask {
-                let body = self.small.len() - payload.len();
-                apply_mask(&mut self.small[body..], key, 0);
-            }
-            return;
-        }
         self.small.extend_from_slice(&encoded);
         let payload = match header.mask {
             None => payload,
@@ -63,6 +66,27 @@ impl SendQueue {
             }
         };
         self.large.push_back((self.end(), payload));
+    }
+
+    /// As [`push`](Self::push), by copy whatever the size.
+    #[inline]
+    pub fn push_copy(&mut self, header: FrameHeader, payload: &[u8]) {
+        debug_assert_eq!(header.length, payload.len() as u64);
+        let encoded = header.encode();
+        self.data_len += encoded.len() + payload.len();
+        self.small.reserve(MAX_HEADER + payload.len());
+        encoded.append_to(&mut self.small);
+        self.small.extend_from_slice(payload);
+        if let Some(key) = header.mask {
+            let body = self.small.len() - payload.len();
+            apply_mask(&mut self.small[body..], key, 0);
+        }
+    }
+
+    /// Whether [`push`](Self::push) copies a payload of this length.
+    #[must_use]
+    pub fn copies(len: usize) -> bool {
+        len <= COPY_UP_TO
     }
 
     /// Queues whole frames that are encoded already, such as a [`PreparedMessage`](crate::PreparedMessage)'s.
@@ -83,7 +107,10 @@ impl SendQueue {
         if self.data_len == 0 {
             self.frame_left = other.frame_left;
         }
-        self.control.extend_from_slice(&other.control[other.control_start..]);
+        if let Some(control) = other.control.take() {
+            let own = self.control.get_or_insert_default();
+            own.bytes.extend_from_slice(&control.bytes[control.start..]);
+        }
         let offset = self.end();
         self.small.extend_from_slice(&other.small[other.start..]);
         self.large.extend(
@@ -95,29 +122,35 @@ impl SendQueue {
 
     /// Queues a whole control frame; it overtakes waiting data.
     pub(crate) fn push_control(&mut self, header: FrameHeader, payload: &[u8]) {
-        self.control.extend_from_slice(&header.encode());
-        let body = self.control.len();
-        self.control.extend_from_slice(payload);
+        let control = &mut self.control.get_or_insert_default().bytes;
+        control.extend_from_slice(&header.encode());
+        let body = control.len();
+        control.extend_from_slice(payload);
         if let Some(key) = header.mask {
-            apply_mask(&mut self.control[body..], key, 0);
+            apply_mask(&mut control[body..], key, 0);
         }
     }
 
     /// Bytes of control frames that wait to be written.
     pub(crate) fn control_len(&self) -> usize {
-        self.control.len() - self.control_start
+        self.control.as_ref().map_or(0, |control| control.bytes.len() - control.start)
     }
 
     /// Whether nothing is owed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.data_len == 0 && self.control.is_empty()
+        self.data_len == 0 && self.control.is_none()
     }
 
     /// Bytes owed.
     #[must_use]
     pub fn len(&self) -> usize {
         self.data_len + self.control_len()
+    }
+
+    /// Bytes that can be copied in before more memory is needed.
+    pub(crate) fn capacity(&self) -> usize {
+        self.small.capacity()
     }
 
     /// Forgets everything, keeps the memory.
@@ -127,8 +160,7 @@ impl SendQueue {
         self.position = 0;
         self.large.clear();
         self.data_len = 0;
-        self.control.clear();
-        self.control_start = 0;
+        self.control = None;
         self.frame_left = 0;
     }
 
@@ -146,7 +178,7 @@ impl SendQueue {
 
     /// Whether the control frames are next: §5.4 lets them stand between frames, not inside one.
     fn control_is_next(&self) -> bool {
-        self.frame_left == 0 && !self.control.is_empty()
+        self.frame_left == 0 && self.control.is_some()
     }
 
     /// The first contiguous piece of data.
@@ -192,12 +224,10 @@ impl Buf for SendQueue {
     }
 
     fn chunk(&self) -> &[u8] {
-        if self.control_is_next() {
-            return &self.control[self.control_start..];
-        }
         let chunk = self.data_chunk();
-        if self.control.is_empty() {
-            return chunk;
+        let Some(control) = &self.control else { return chunk };
+        if self.control_is_next() {
+            return &control.bytes[control.start..];
         }
         // Stop at the frame boundary, where the control frames go.
         let left = usize::try_from(self.frame_left).unwrap_or(usize::MAX);
@@ -212,11 +242,13 @@ impl Buf for SendQueue {
                 used += 1;
             }
         };
-        if !self.control.is_empty() && !self.control_is_next() {
+        if let Some(control) = &self.control {
             put(self.chunk());
-            return used;
+            if !self.control_is_next() {
+                return used;
+            }
+            debug_assert_eq!(self.chunk().len(), control.bytes.len() - control.start);
         }
-        put(&self.control[self.control_start..]);
         let mut from = self.start;
         for (at, bytes) in self.large.iter().take(MAX_SLICES) {
             let to = self.start + (at - self.position) as usize;
@@ -236,13 +268,14 @@ impl Buf for SendQueue {
             return self.clear();
         }
         while count > 0 {
-            if self.control_is_next() {
-                let step = count.min(self.control.len() - self.control_start);
-                self.control_start += step;
+            if self.frame_left == 0
+                && let Some(control) = &mut self.control
+            {
+                let step = count.min(control.bytes.len() - control.start);
+                control.start += step;
                 count -= step;
-                if self.control_start == self.control.len() {
-                    self.control.clear();
-                    self.control_start = 0;
+                if control.start == control.bytes.len() {
+                    self.control = None;
                 }
                 continue;
             }

@@ -135,7 +135,7 @@ async fn open(
     address: SocketAddr,
     settings: &Settings,
     hub: Arc<Hub>,
-) -> Option<(Intake, Arc<Peer>)> {
+) -> Option<(Box<Intake>, Arc<Peer>)> {
     // Small messages must not wait for the acknowledgement of the one before. If this fails, the
     // connection is gone already.
     stream.set_nodelay(true).ok()?;
@@ -167,7 +167,7 @@ async fn answer(
     address: SocketAddr,
     settings: &Settings,
     hub: Arc<Hub>,
-) -> Result<Option<(Intake, Arc<Peer>)>, Error> {
+) -> Result<Option<(Box<Intake>, Arc<Peer>)>, Error> {
     if settings.shutdown.is_started() {
         return upgrade.reject(shutting_down()).await;
     }
@@ -177,8 +177,8 @@ async fn answer(
     let head = upgrade.head().clone();
     let (intake, link, subprotocol): (Intake, Link<TcpStream>, Option<Text>) =
         upgrade.accept().await?.into_parts();
-    let peer = Arc::new(Peer::new(link, address, head, subprotocol, hub));
-    Ok(Some((intake, peer)))
+    let peer = Arc::new(Peer::new(link, address, &head, subprotocol, hub));
+    Ok(Some((Box::new(intake), peer)))
 }
 
 fn shutting_down() -> HandshakeError {

@@ -32,8 +32,8 @@ pub(crate) struct Peer {
     pub(crate) id: u64,
     pub(crate) address: SocketAddr,
     /// The request's head; parsed on demand, because most handlers never look.
-    pub(crate) head: Bytes,
-    pub(crate) subprotocol: Option<Text>,
+    pub(crate) head: Box<[u8]>,
+    pub(crate) subprotocol: Option<Box<str>>,
     pub(crate) hub: Arc<Hub>,
     /// Whether messages may be sent right now, for a look without the lock.
     sendable: AtomicBool,
@@ -51,7 +51,7 @@ pub(crate) struct Core {
     /// Tasks that wait for room in the queue.
     waiting: Vec<Waker>,
     /// The receiving half, when the socket has been dropped.
-    pub(crate) intake: Option<Intake>,
+    pub(crate) intake: Option<Box<Intake>>,
     /// Topics that this connection is in.
     pub(crate) topics: Vec<Topic>,
 }
@@ -60,15 +60,15 @@ impl Peer {
     pub(crate) fn new(
         link: Link<TcpStream>,
         address: SocketAddr,
-        head: Bytes,
+        head: &[u8],
         subprotocol: Option<Text>,
         hub: Arc<Hub>,
     ) -> Self {
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             address,
-            head,
-            subprotocol,
+            head: head.into(),
+            subprotocol: subprotocol.map(|name| name.as_str().into()),
             hub,
             sendable: AtomicBool::new(true),
             receiving: AtomicBool::new(false),
@@ -104,20 +104,32 @@ impl Peer {
     /// Sends a message, or says that it must wait for room.
     ///
     /// In the session's own task it goes into the cork, without the lock.
+    #[inline]
     pub(crate) fn poll_send(
         &self,
         cx: &Context<'_>,
         message: &mut Option<Message>,
     ) -> Poll<Result<(), SendError>> {
         if self.sendable.load(Ordering::Relaxed)
-            && let Some(own) = message.take()
+            && let Some(own) = message
+            && let Some(gathered) = cork::push(self.id, own)
         {
-            match cork::push(self.id, own) {
-                Ok(gathered) if gathered < CORK_LIMIT => return Poll::Ready(Ok(())),
-                Ok(_) => {}
-                Err(own) => *message = Some(own),
+            if gathered < CORK_LIMIT {
+                return Poll::Ready(Ok(()));
             }
+            *message = None;
         }
+        self.poll_send_uncorked(cx, message)
+    }
+
+    /// As [`poll_send`](Self::poll_send), behind what is in the cork; with no message left, waits
+    /// for room only.
+    #[cold]
+    fn poll_send_uncorked(
+        &self,
+        cx: &Context<'_>,
+        message: &mut Option<Message>,
+    ) -> Poll<Result<(), SendError>> {
         self.with(|core| {
             core.uncork(self.id);
             if let Some(own) = message.take() {

@@ -29,7 +29,7 @@ pub(crate) struct Session<F> {
     /// `None` when it is done. Boxed, so that the task needs no `unsafe` to pin it.
     handler: Option<Pin<Box<F>>>,
     /// The receiving half, once the handler has let go of it.
-    intake: Option<Intake>,
+    intake: Option<Box<Intake>>,
     /// Whether the task has been made known to those who send.
     started: bool,
 }

@@ -3,11 +3,13 @@
 //! Not its business: the task around the handler, which is `session.rs`.
 
 use std::{
-    future::poll_fn,
+    future::{Future, poll_fn},
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll, ready},
 };
+
+use bytes::Bytes;
 
 use crate::{
     Chunk, CloseCode, CloseFrame, Closed, Error, Message, Pong, Sender, Text, Topic,
@@ -27,13 +29,14 @@ use crate::{
 #[doc(alias = "ServerConnection")]
 #[doc(alias = "WebSocketServerProtocol")]
 pub struct Socket {
-    /// Given back to the session when the socket is dropped.
-    intake: Option<Intake>,
+    /// Given back to the session when the socket is dropped. Boxed, because a handler's future holds
+    /// its socket twice: as an argument and as a variable.
+    intake: Option<Box<Intake>>,
     peer: Arc<Peer>,
 }
 
 impl Socket {
-    pub(crate) fn new(intake: Intake, peer: Arc<Peer>) -> Self {
+    pub(crate) fn new(intake: Box<Intake>, peer: Arc<Peer>) -> Self {
         Self { intake: Some(intake), peer }
     }
 
@@ -44,6 +47,11 @@ impl Socket {
     #[doc(alias = "recv")]
     pub async fn receive(&mut self) -> Result<Option<Message>, Error> {
         poll_fn(|cx| {
+            let intake = self.intake.as_mut().expect("taken only by drop");
+            intake.set_streaming(false);
+            if let Some(message) = intake.next_message() {
+                return Poll::Ready(Ok(Some(message)));
+            }
             loop {
                 match ready!(self.poll_event(cx, false)) {
                     Event::Message(message) => return Poll::Ready(Ok(Some(message))),
@@ -86,10 +94,12 @@ impl Socket {
     /// # Errors
     /// [`Error::Closed`] if the connection is closing or gone, [`Error::Send`] in the middle of a
     /// message that is sent in chunks.
-    pub async fn send(&self, message: impl Into<Message>) -> Result<(), Error> {
+    pub fn send(&self, message: impl Into<Message>) -> impl Future<Output = Result<(), Error>> {
+        // Not an `async fn`, so that the message is moved into the future once and not twice.
         let mut message = Some(message.into());
-        let sent = poll_fn(|cx| self.peer.poll_send(cx, &mut message)).await;
-        sent.map_err(|error| self.explain(error))
+        poll_fn(move |cx| {
+            self.peer.poll_send(cx, &mut message).map_err(|error| self.explain(error))
+        })
     }
 
     /// Sends a piece of a message; the first one begins it, the `last` ends it. Until then other
@@ -168,7 +178,8 @@ impl Socket {
     #[must_use]
     #[doc(alias = "environ")]
     pub fn request(&self) -> Request<()> {
-        parse_request(&self.peer.head).expect("the head was parsed when the request was accepted")
+        parse_request(&Bytes::copy_from_slice(&self.peer.head))
+            .expect("the head was parsed when the request was accepted")
     }
 
     /// The topic of this name, made if there is none.

@@ -1,0 +1,190 @@
+// Node's `ws` package against our echo server, and our client against its server.
+//
+// usage: node node_ws.mjs ECHO CLIENT
+// INTEROP_NODE_MODULES is the node_modules directory that has `ws`.
+
+import assert from "node:assert/strict";
+import { execFile, spawn } from "node:child_process";
+import { once } from "node:events";
+import { createRequire } from "node:module";
+import path from "node:path";
+import readline from "node:readline";
+
+// Resolved from inside of the directory, because it is nowhere above this file.
+const require = createRequire(path.join(process.env.INTEROP_NODE_MODULES, "interop.js"));
+const { WebSocket, WebSocketServer } = require("ws");
+
+const CHECK_MS = 30_000;
+const [echoProgram, clientProgram] = process.argv.slice(2).map((file) => path.resolve(file));
+if (!clientProgram) throw new Error("usage: node node_ws.mjs ECHO CLIENT");
+
+const checks = [];
+const check = (name, run) => checks.push({ name, run });
+
+/** Starts our echo server on a free port, hands its URL to `use`, and ends it. */
+async function withEcho(use, ...options) {
+  const echo = spawn(echoProgram, ["127.0.0.1:0", ...options], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  try {
+    const [line] = await Promise.race([
+      once(readline.createInterface({ input: echo.stdout }), "line"),
+      once(echo, "exit").then(() => assert.fail("the echo server ended before it listened")),
+    ]);
+    assert.match(line, /^listening on ws:\/\//);
+    await use(line.replace("listening on ", ""));
+  } finally {
+    echo.kill("SIGKILL");
+  }
+}
+
+/** Messages as they come, one for each call of `receive`. */
+function inbox(socket) {
+  const messages = [];
+  const waiting = [];
+  socket.on("message", (data, isBinary) => {
+    const message = isBinary ? data : data.toString();
+    if (waiting.length > 0) waiting.shift()(message);
+    else messages.push(message);
+  });
+  return () =>
+    messages.length > 0
+      ? Promise.resolve(messages.shift())
+      : new Promise((resolve) => waiting.push(resolve));
+}
+
+/** Opens a connection to our server, hands it and its inbox to `use`, and ends it. */
+async function withSocket(url, use, options = {}) {
+  const socket = new WebSocket(url, options);
+  const receive = inbox(socket);
+  try {
+    await once(socket, "open");
+    await use(socket, receive);
+  } finally {
+    socket.terminate();
+  }
+}
+
+const withEchoSocket = (use, ...options) => withEcho((url) => withSocket(url, use), ...options);
+
+// Our server, their client.
+
+check("server echoes text and binary of each length encoding", () =>
+  withEchoSocket(async (socket, receive) => {
+    for (const size of [0, 1, 125, 126, 65535, 65536, 1024 * 1024]) {
+      const text = "x".repeat(size);
+      socket.send(text);
+      assert.equal(await receive(), text);
+      const binary = Buffer.alloc(size, 0xff);
+      socket.send(binary);
+      assert.deepEqual(await receive(), binary);
+    }
+  }),
+);
+
+check("server puts fragments together and answers the ping between them", () =>
+  withEchoSocket(async (socket, receive) => {
+    socket.send("Hel", { fin: false });
+    const pong = once(socket, "pong");
+    socket.ping("now");
+    assert.equal((await pong)[0].toString(), "now");
+    socket.send("lo", { fin: true });
+    assert.equal(await receive(), "Hello");
+  }),
+);
+
+check("server answers 1000 pipelined messages in order", () =>
+  withEchoSocket(async (socket, receive) => {
+    for (let index = 0; index < 1000; index++) socket.send(`message ${index}`);
+    for (let index = 0; index < 1000; index++) assert.equal(await receive(), `message ${index}`);
+  }),
+);
+
+check("server echoes close codes", () =>
+  withEcho(async (url) => {
+    for (const [code, reason] of [[1000, "bye"], [3001, ""], [4999, "κόσμε"]]) {
+      await withSocket(url, async (socket) => {
+        const closed = once(socket, "close");
+        socket.close(code, reason);
+        assert.equal((await closed)[0], code);
+      });
+    }
+  }),
+);
+
+check("server serves 50 connections at once", () =>
+  withEcho(async (url) => {
+    const one = (_, index) =>
+      withSocket(url, async (socket, receive) => {
+        socket.send(`from ${index}`);
+        assert.equal(await receive(), `from ${index}`);
+      });
+    await Promise.all(Array.from({ length: 50 }, one));
+  }),
+);
+
+check("server without deflate declines the offered extension", () =>
+  // Theirs offers it unless told otherwise.
+  withEchoSocket(async (socket) => assert.equal(socket.extensions, "")),
+);
+
+check("client prints each reply and closes with 1000", async () => {
+  let closed;
+  const handle = (socket) => {
+    closed = once(socket, "close");
+    echoAll(socket);
+  };
+  const run = await clientAgainst(handle, ["one", "κόσμε"]);
+  assert.deepEqual([run.stdout, run.code], ["one\nκόσμε\n", 0]);
+  assert.equal((await closed)[0], 1000);
+});
+
+check("client gets along with a server that could deflate", async () => {
+  const text = "compressible ".repeat(1000);
+  const options = { perMessageDeflate: { threshold: 0 } };
+  const run = await clientAgainst(echoAll, [text], options);
+  assert.deepEqual([run.stdout, run.code], [`${text}\n`, 0]);
+});
+
+check("client reports the code and reason of the server's close", async () => {
+  const run = await clientAgainst(
+    (socket) => socket.on("message", () => socket.close(4001, "go away")),
+    ["hi"],
+  );
+  assert.ok(run.code > 0, `exit code ${run.code}`);
+  assert.match(run.stderr, /4001/);
+  assert.match(run.stderr, /go away/);
+});
+
+check("client reports the status of a rejected handshake", async () => {
+  const verifyClient = (_, decide) => decide(false, 401, "who are you?");
+  const run = await clientAgainst(echoAll, ["hi"], { verifyClient });
+  assert.ok(run.code > 0, `exit code ${run.code}`);
+  assert.match(run.stderr, /401/);
+});
+
+check("client offers the subprotocol it was given", async () => {
+  const handleProtocols = (offered) => (offered.has("chat") ? "chat" : false);
+  const tell = (socket) => socket.on("message", () => socket.send(`speaking ${socket.protocol}`));
+  const run = await clientAgainst(tell, ["hi"], { handleProtocols }, ["--subprotocol", "chat"]);
+  assert.deepEqual([run.stdout, run.code], ["speaking chat\n", 0]);
+});
+
+let failed = 0;
+for (const { name, run } of checks) {
+  let timer;
+  const timeout = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`no end after ${CHECK_MS} ms`)), CHECK_MS);
+  });
+  try {
+    await Promise.race([run(), timeout]);
+    console.log(`ok - ${name}`);
+  } catch (error) {
+    failed += 1;
+    console.log(`not ok - ${name}: ${error.message.replace(/\s+/g, " ").slice(0, 300)}`);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+console.log(`${checks.length - failed} passed, ${failed} failed`);
+process.exit(failed > 0 ? 1 : 0);
