@@ -81,6 +81,9 @@ impl Intake {
         mut link: impl Access<S>,
     ) -> Poll<Event> {
         loop {
+            if let Some(message) = self.next_message() {
+                return Poll::Ready(Event::Message(message));
+            }
             match self.inbound.poll(&mut self.buffer) {
                 Some(Incoming::Message(message)) => return Poll::Ready(Event::Message(message)),
                 Some(Incoming::Chunk(chunk)) => return Poll::Ready(Event::Chunk(chunk)),

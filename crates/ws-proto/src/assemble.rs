@@ -36,7 +36,9 @@ impl Assembler {
         let first = header.opcode != Opcode::Continuation;
         let (before, fragments, streaming) = match &self.under_way {
             Some(_) if first => return Err(ProtocolError::ExpectedContinuation),
-            Some(message) => (message.data.len() as u64, message.fragments + 1, message.streaming),
+            Some(message) => {
+                (message.data.len() as u64, message.fragments.saturating_add(1), message.streaming)
+            }
             None if !first => return Err(ProtocolError::UnexpectedContinuation),
             None => (0, 1, streaming),
         };
@@ -49,7 +51,7 @@ impl Assembler {
         if size > limits.max_message_size && !streaming {
             return Err(ProtocolError::MessageTooBig { size, limit: limits.max_message_size });
         }
-        if fragments > limits.max_fragments {
+        if fragments > limits.max_fragments && !streaming {
             let limit = limits.max_fragments;
             return Err(ProtocolError::TooManyFragments { count: fragments, limit });
         }

@@ -197,7 +197,7 @@ pub struct Closed {
     /// The peer's Close frame.
     #[doc(alias = "rcvd")]
     pub received: Option<CloseFrame>,
-    /// Our Close frame.
+    /// Our Close frame, which may not have left if the transport ended first.
     pub sent: Option<CloseFrame>,
     /// Whether the peer's Close frame came before ours went.
     #[doc(alias = "rcvd_then_sent")]
@@ -207,15 +207,15 @@ pub struct Closed {
 }
 
 impl Closed {
-    /// Whether the closing handshake was completed and nobody complained: no violation, and if the
-    /// peer began, its code was 1000, 1001 or none.
+    /// Whether the closing handshake was completed and the peer did not complain: no violation, and
+    /// its code was 1000, 1001, none, or the echo of ours.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        let (Some(received), Some(_), None) = (&self.received, &self.sent, &self.cause) else {
+        let (Some(received), Some(sent), None) = (&self.received, &self.sent, &self.cause) else {
             return false;
         };
-        !self.received_first
-            || matches!(received.code, None | Some(CloseCode::NORMAL | CloseCode::GOING_AWAY))
+        let echoed = !self.received_first && received.code == sent.code;
+        echoed || matches!(received.code, None | Some(CloseCode::NORMAL | CloseCode::GOING_AWAY))
     }
 
     /// The connection's close code (§7.1.5): the peer's; 1005 if it sent an empty Close frame, 1006

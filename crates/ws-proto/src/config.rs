@@ -38,7 +38,8 @@ impl Config {
     }
 
     /// The largest number of frames in one message. Default: 131 072, which lets a 4 MiB message
-    /// come in frames of 64 bytes (Autobahn 9.3.1) twice over and stops a stream of empty frames.
+    /// come in frames of 64 bytes (Autobahn 9.3.1) twice over and stops a stream of empty frames. At
+    /// least 1. Messages that are received in chunks are not limited by this.
     #[must_use]
     pub fn max_fragments(mut self, count: u32) -> Self {
         self.limits.max_fragments = count;

@@ -24,6 +24,10 @@ use crate::{
 pub struct Connection {
     inbound: Inbound,
     outbound: Outbound,
+    /// How much of the input the last look left; what lies there beyond it is new.
+    left: usize,
+    /// The transport has ended; what came before still counts.
+    eof: bool,
     /// Whether [`Event::Closed`] has been taken.
     ended: bool,
 }
@@ -33,14 +37,18 @@ impl Connection {
     #[must_use]
     pub fn server(config: &Config, now: Instant) -> Self {
         let outbound = Outbound::server(config.keepalive_settings(), now);
-        Self { inbound: Inbound::new(Role::Server, config.limits()), outbound, ended: false }
+        Self::new(Inbound::new(Role::Server, config.limits()), outbound)
     }
 
     /// A client's endpoint, made after the opening handshake, with its source of masking keys.
     #[must_use]
     pub fn client(config: &Config, keys: impl MaskingKeys + 'static, now: Instant) -> Self {
         let outbound = Outbound::client(config.keepalive_settings(), Box::new(keys), now);
-        Self { inbound: Inbound::new(Role::Client, config.limits()), outbound, ended: false }
+        Self::new(Inbound::new(Role::Client, config.limits()), outbound)
+    }
+
+    fn new(inbound: Inbound, outbound: Outbound) -> Self {
+        Self { inbound, outbound, left: 0, eof: false, ended: false }
     }
 
     /// Takes the next event off the front of `input`, the caller's buffer, to which bytes from the
@@ -53,11 +61,19 @@ impl Connection {
     #[doc(alias = "events")]
     #[doc(alias = "events_received")]
     pub fn poll_event(&mut self, input: &mut BytesMut) -> Option<Event> {
+        if input.len() > self.left {
+            self.outbound.handle_activity();
+        }
         while let Some(incoming) = self.inbound.poll(input) {
             let event = self.outbound.handle(incoming);
             if event.is_some() {
+                self.left = input.len();
                 return event;
             }
+        }
+        self.left = input.len();
+        if self.eof {
+            self.outbound.handle_eof();
         }
         if self.outbound.state() == State::Closed && !self.ended {
             self.ended = true;
@@ -66,10 +82,10 @@ impl Connection {
         None
     }
 
-    /// Takes note that the transport ended. Idempotent; [`Event::Closed`] follows.
+    /// Takes note that the transport ended. Idempotent; [`Event::Closed`] follows what had come before.
     #[doc(alias = "receive_eof")]
     pub fn handle_eof(&mut self) {
-        self.outbound.handle_eof();
+        self.eof = true;
     }
 
     /// Takes note of the time; see [`Outbound::handle_timeout`].
@@ -118,6 +134,15 @@ impl Connection {
     #[doc(alias = "send_ping")]
     pub fn ping(&mut self, payload: impl Into<Bytes>) -> Result<(), SendError> {
         self.outbound.ping(&payload.into())
+    }
+
+    /// Queues an unsolicited Pong; Pings are answered without this.
+    ///
+    /// # Errors
+    /// See [`Outbound::pong`].
+    #[doc(alias = "send_pong")]
+    pub fn pong(&mut self, payload: impl Into<Bytes>) -> Result<(), SendError> {
+        self.outbound.pong(&payload.into())
     }
 
     /// Starts the closing handshake.

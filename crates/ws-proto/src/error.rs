@@ -126,6 +126,10 @@ pub enum SendError {
     /// A streamed message is under way; other data must wait for its end (§5.4).
     #[error("a fragmented message is being sent")]
     MessageUnderWay,
+    /// A client must mask each frame with a fresh key, so it cannot send frames that are encoded
+    /// already (§5.3).
+    #[error("a client cannot send unmasked frames")]
+    Unmasked,
     /// All chunks of a message are text, or all are binary.
     #[error("the fragmented message being sent is of the other type")]
     MixedTypes,

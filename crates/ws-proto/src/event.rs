@@ -19,11 +19,12 @@ pub enum Event {
     Message(Message),
     /// A piece of a message, while [streaming](crate::Connection::set_streaming).
     Chunk(Chunk),
-    /// A Ping; the Pong is queued already (§5.5.2).
+    /// A Ping; the Pong is queued, unless we have sent a Close frame (§5.5.2) or so many wait that
+    /// only the newest will be answered (§5.5.3).
     Ping(Bytes),
     /// A Pong, solicited or not (§5.5.3).
     Pong(Bytes),
-    /// The peer's Close frame; the echo is queued already (§5.5.1). No message follows.
+    /// The peer's Close frame; unless it answers ours, the echo is queued (§5.5.1). No message follows.
     Closing(CloseFrame),
     /// The end, once and last.
     Closed(Closed),

@@ -73,6 +73,8 @@ impl Inbound {
     pub fn poll(&mut self, input: &mut BytesMut) -> Option<Incoming> {
         if self.finished {
             input.clear();
+        }
+        if input.is_empty() {
             return None;
         }
         let incoming = match self.advance(input) {

@@ -23,10 +23,10 @@ pub struct Keepalive {
 }
 
 impl Keepalive {
-    /// Pings at this interval; gives up after the default timeout of 20 s.
+    /// Pings at this interval, of at least a millisecond; gives up after the default timeout of 20 s.
     #[must_use]
     pub fn every(interval: Duration) -> Self {
-        Self { interval: Some(interval), ..Self::default() }
+        Self { interval: Some(interval.max(SHORTEST)), ..Self::default() }
     }
 
     /// How long after a Ping to wait for any sign of life before the connection fails with 1011.
@@ -61,8 +61,8 @@ impl Default for Keepalive {
 pub(crate) struct Heartbeat {
     settings: Keepalive,
     deadline: Option<Instant>,
-    /// Whether the deadline is that of the Ping which went out a timeout before it.
-    waiting: bool,
+    /// When the Ping went out whose answer we wait for.
+    pinged: Option<Instant>,
     /// Whether anything came since.
     heard: bool,
 }
@@ -78,7 +78,7 @@ pub(crate) enum Beat {
 impl Heartbeat {
     pub(crate) fn new(settings: Keepalive, now: Instant) -> Self {
         let deadline = settings.interval.and_then(|interval| now.checked_add(interval));
-        Self { settings, deadline, waiting: false, heard: false }
+        Self { settings, deadline, pinged: None, heard: false }
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
@@ -100,36 +100,34 @@ impl Heartbeat {
         if now < deadline {
             return Beat::Nothing;
         }
-        if std::mem::take(&mut self.waiting) {
+        if let (Some(pinged), Some(timeout)) = (self.pinged, self.settings.timeout) {
             // A deadline seen this late means that we were suspended, not that the peer is gone:
             // it gets one fresh round.
-            let suspended = now.duration_since(deadline) > SUSPENDED;
-            if !self.heard && !suspended {
+            let alive = self.heard || now.duration_since(deadline) > SUSPENDED;
+            let next = pinged.checked_add(if alive { interval } else { timeout });
+            if next.is_none_or(|next| now < next) {
+                self.deadline = next;
+                return Beat::Nothing;
+            }
+            if !alive {
                 self.deadline = None;
                 return Beat::GiveUp;
             }
-            // Without a slice of the interval left, the next Ping is due now.
-            let rest = interval.saturating_sub(self.settings.timeout.unwrap_or_default());
-            let next = deadline + rest;
-            if next > now {
-                self.deadline = Some(next);
-                return Beat::Nothing;
-            }
         }
         self.heard = false;
-        match self.settings.timeout {
-            Some(timeout) => {
-                self.waiting = true;
-                self.deadline = now.checked_add(timeout);
-            }
-            None => self.deadline = now.checked_add(interval),
-        }
+        self.pinged = Some(now);
+        // Whichever comes first: the next Ping, if this one is answered, or the end of patience.
+        let next = self.settings.timeout.map_or(interval, |timeout| timeout.min(interval));
+        self.deadline = now.checked_add(next);
         Beat::Ping
     }
 }
 
 /// As Python's `websockets`: below the 30 s after which the strictest common middleboxes forget a connection.
 const DEFAULT_PERIOD: Duration = Duration::from_secs(20);
+
+/// The resolution of the timers that will wait for it.
+const SHORTEST: Duration = Duration::from_millis(1);
 
 /// Chosen, because a busy runtime is late by milliseconds and a suspended process by seconds.
 const SUSPENDED: Duration = Duration::from_secs(1);

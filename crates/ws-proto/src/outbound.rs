@@ -98,10 +98,12 @@ impl Outbound {
     /// server broadcasts.
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// As [`send`](Self::send), and [`SendError::Unmasked`] on a client.
     pub fn send_frames(&mut self, frames: Bytes) -> Result<(), SendError> {
         self.may_send_message()?;
-        debug_assert_eq!(self.role(), Role::Server, "a client must mask each frame afresh");
+        if self.role() == Role::Client {
+            return Err(SendError::Unmasked);
+        }
         self.queue.push_frames(frames);
         Ok(())
     }
@@ -112,7 +114,7 @@ impl Outbound {
     /// # Errors
     /// As [`send`](Self::send).
     pub fn send_rest(&mut self, frames: Bytes, written: usize) -> Result<(), SendError> {
-        debug_assert!(self.queue.is_empty());
+        debug_assert!(self.queue.is_empty() || written == 0, "bytes went past the queue");
         self.send_frames(frames)?;
         bytes::Buf::advance(&mut self.queue, written);
         Ok(())
@@ -181,6 +183,8 @@ impl Outbound {
         }
         self.push_close(frame);
         self.state.send_close();
+        // No Ping may follow, so silence proves nothing; patience is the I/O layer's now.
+        self.heartbeat.stop();
         Ok(())
     }
 
@@ -212,8 +216,9 @@ impl Outbound {
             Incoming::Chunk(chunk) => Some(Event::Chunk(chunk)),
             Incoming::Ping(payload) => {
                 // §5.5.2: unless it already received a Close frame; and after ours nothing may follow.
-                if self.state.can_send() && !self.push_pong(&payload) {
-                    self.unanswered_ping = Some(Box::new(payload.clone()));
+                if self.state.can_send() {
+                    let answered = self.push_pong(&payload);
+                    self.unanswered_ping = (!answered).then(|| Box::new(payload.clone()));
                 }
                 Some(Event::Ping(payload))
             }
@@ -266,7 +271,8 @@ impl Outbound {
     pub fn handle_timeout(&mut self, now: Instant) {
         match self.heartbeat.handle_timeout(now) {
             Beat::Nothing => {}
-            Beat::Ping if self.state.can_send() => {
+            // What a peer that does not read is owed must not grow with each interval.
+            Beat::Ping if self.state.can_send() && self.queue.control_len() == 0 => {
                 let header = self.header(true, Opcode::Ping, KEEPALIVE_PAYLOAD.len());
                 self.queue.push_control(header, KEEPALIVE_PAYLOAD);
             }
@@ -428,7 +434,7 @@ impl fmt::Debug for Outbound {
     }
 }
 
-/// In bytes; sixteen of the smallest or eight of the largest: a peer that reads gets every answer.
+/// In bytes: eight Pongs of the largest size and many small ones; a peer that reads gets every answer.
 const MAX_WAITING_PONGS: usize = 1 << 10;
 
 /// What our keepalive Pings carry, for people who look at the wire.

@@ -8,7 +8,7 @@
 /// ```text
 ///             send_close                  recv_close
 ///    Open ──────────────────▶ CloseSent ─────────────▶ Draining ──▶ Closed
-///     │                           │                       ▲     recv_eof
+///     │                           └─── fail ──────────────▲     recv_eof
 ///     ├── recv_close (echoed, §5.5.1) ────────────────────┤
 ///     └── fail (our Close queued, §7.1.7) ────────────────┘
 ///    any ── recv_eof ──▶ Closed

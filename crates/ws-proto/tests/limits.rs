@@ -184,7 +184,8 @@ fn takes_a_large_message_in_small_reads(role: Role) {
 both!(takes_a_large_message_in_small_reads:
     server_takes_a_large_message_in_small_reads, client_takes_a_large_message_in_small_reads);
 
-/// B5, T13: a peer that pings without reading. §5.5.3 lets us answer only the newest.
+/// B5, T13: a peer that pings without reading. §5.5.3 lets us leave Pings unanswered, but never the
+/// newest.
 fn bounds_the_answers_to_a_ping_flood(role: Role) {
     let Endpoint { mut connection, .. } = Endpoint::new(role);
     let mut input = BytesMut::new();
@@ -195,7 +196,8 @@ fn bounds_the_answers_to_a_ping_flood(role: Role) {
             input.extend_from_slice(&from_peer(role, &frame(0x89, payload)));
             assert!(matches!(connection.poll_event(&mut input), Some(Event::Ping(_))));
             let Some(Transmit::Data(queue)) = connection.poll_transmit() else { panic!() };
-            assert!(queue.len() < 1024, "{} bytes are queued", queue.len());
+            // A KiB, and the Pong that went beyond it.
+            assert!(queue.len() <= 1024 + 131, "{} bytes are queued", queue.len());
             if i == 10 {
                 // The transport took a byte and then no more.
                 wire.push(queue.get_u8());
@@ -207,10 +209,38 @@ fn bounds_the_answers_to_a_ping_flood(role: Role) {
         wire.extend(queue.copy_to_bytes(queue.len()));
     }
     let pong = |i: u32| frame(0x8a, [&[0; 121][..], &i.to_be_bytes()].concat());
-    assert_eq!(split(role, &wire), [pong(0), pong(99_999)]);
+    let pongs = split(role, &wire);
+    assert!(pongs.len() <= 10, "{} Pongs", pongs.len());
+    assert!(pongs.is_sorted(), "out of order");
+    assert_eq!((&pongs[0], &pongs[pongs.len() - 1]), (&pong(0), &pong(99_999)));
 }
 both!(bounds_the_answers_to_a_ping_flood:
     server_bounds_the_answers_to_a_ping_flood, client_bounds_the_answers_to_a_ping_flood);
+
+/// When the flood has been answered as far as there was room, and then the peer reads and pings again:
+/// the Pongs keep the order of the Pings.
+fn answers_pings_in_order_after_a_flood(role: Role) {
+    let Endpoint { mut connection, .. } = Endpoint::new(role);
+    let mut input = BytesMut::new();
+    let mut wire = Vec::new();
+    for i in 0..40u8 {
+        input.extend_from_slice(&from_peer(role, &frame(0x89, [i; 100])));
+        assert!(connection.poll_event(&mut input).is_some());
+        if i % 20 == 18 {
+            // One write, and the next Ping before another.
+            let Some(Transmit::Data(queue)) = connection.poll_transmit() else { panic!() };
+            wire.extend(queue.copy_to_bytes(queue.len()));
+        }
+    }
+    while let Some(Transmit::Data(queue)) = connection.poll_transmit() {
+        wire.extend(queue.copy_to_bytes(queue.len()));
+    }
+    let pongs: Vec<_> = split(role, &wire).iter().map(|pong| pong[2]).collect();
+    assert!(pongs.is_sorted(), "{pongs:?}");
+    assert_eq!(pongs.last(), Some(&39));
+}
+both!(answers_pings_in_order_after_a_flood:
+    server_answers_pings_in_order_after_a_flood, client_answers_pings_in_order_after_a_flood);
 
 /// The same peer, while it is pinged by the keepalive that never gives up: a year of it.
 fn bounds_the_pings_to_a_peer_that_never_reads(role: Role) {

@@ -7,8 +7,8 @@ mod support;
 use proptest::{collection::vec, prelude::*, sample::Index};
 use support::{Endpoint, Pair, frame, from_peer, in_pieces};
 use ws_proto::{
-    Chunk, CloseCode, CloseFrame, Config, Event, Limits, Message, PreparedMessage, Role, SendError,
-    State,
+    Chunk, CloseCode, CloseFrame, Config, Event, Inbound, Incoming, Limits, Message,
+    PreparedMessage, Role, SendError, State, bytes::BytesMut,
 };
 
 fn role() -> impl Strategy<Value = Role> {
@@ -63,6 +63,34 @@ proptest! {
             let close = frames.iter().position(|frame| frame.starts_with("88"));
             prop_assert!(close.is_none_or(|at| at + 1 == frames.len()), "{}", whole.sent);
             prop_assert_eq!(close.is_some(), whole.state == State::Draining);
+        }
+    }
+
+    /// The short way and the long way to a message are the same way.
+    #[test]
+    fn polling_for_whole_messages_first_makes_no_difference(
+        (role, wire) in wire(),
+        sizes in vec(0..200usize, 0..20),
+    ) {
+        for config in [Config::default(), tight()] {
+            let [one, other] = [true, false].map(|short_way| {
+                let mut inbound = Inbound::new(role, config.limits());
+                let (mut input, mut rest) = (BytesMut::new(), &wire[..]);
+                let mut incoming = Vec::new();
+                for size in sizes.iter().copied().chain([usize::MAX]) {
+                    let (piece, tail) = rest.split_at(size.min(rest.len()));
+                    input.extend_from_slice(piece);
+                    rest = tail;
+                    loop {
+                        let whole = short_way.then(|| inbound.poll_whole(&mut input)).flatten();
+                        let next = whole.map(Incoming::Message).or_else(|| inbound.poll(&mut input));
+                        let Some(next) = next else { break };
+                        incoming.push(next);
+                    }
+                }
+                (incoming, input, inbound.is_finished())
+            });
+            prop_assert_eq!(one, other);
         }
     }
 

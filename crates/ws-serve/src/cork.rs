@@ -22,27 +22,34 @@ struct Cork {
     queue: Option<SendQueue>,
 }
 
-/// Polls a session's handler with the cork in. What was sent meanwhile is in the queue that `uncork`
-/// gets together with the result.
-pub(crate) fn corked<T, R>(
-    session: u64,
-    poll: impl FnOnce() -> T,
-    uncork: impl FnOnce(&mut SendQueue, T) -> R,
-) -> R {
-    // A session polled inside another one's poll gets a queue of its own.
-    let (outer_session, outer_queue) = CORK.with_borrow_mut(|cork| {
-        let queue = (cork.session != 0).then(|| cork.queue.take()).flatten();
-        (std::mem::replace(&mut cork.session, session), queue)
-    });
-    let result = poll();
-    let mut queue = CORK.with_borrow_mut(|cork| {
-        cork.session = outer_session;
-        cork.queue.take().unwrap_or_default()
-    });
-    let result = uncork(&mut queue, result);
-    queue.clear();
-    CORK.with_borrow_mut(|cork| cork.queue = Some(outer_queue.unwrap_or(queue)));
-    result
+/// Puts the cork in for a session whose handler is about to be polled.
+pub(crate) fn enter(session: u64) -> Corked {
+    CORK.with_borrow_mut(|cork| {
+        // A session polled inside another one's poll gets a queue of its own.
+        let outer_queue = (cork.session != 0).then(|| cork.queue.take()).flatten();
+        Corked { outer_session: std::mem::replace(&mut cork.session, session), outer_queue }
+    })
+}
+
+/// A handler is being polled.
+#[must_use = "the cork must come out again"]
+pub(crate) struct Corked {
+    outer_session: u64,
+    outer_queue: Option<SendQueue>,
+}
+
+impl Corked {
+    /// Takes the cork out; what was sent meanwhile is in the queue that `uncork` gets.
+    pub(crate) fn leave<R>(self, uncork: impl FnOnce(&mut SendQueue) -> R) -> R {
+        let mut queue = CORK.with_borrow_mut(|cork| {
+            cork.session = self.outer_session;
+            cork.queue.take().unwrap_or_default()
+        });
+        let result = uncork(&mut queue);
+        queue.clear();
+        CORK.with_borrow_mut(|cork| cork.queue = Some(self.outer_queue.unwrap_or(queue)));
+        result
+    }
 }
 
 /// Adds a message to the cork, if this session is being polled on this thread. Answers with the

@@ -57,22 +57,24 @@ where
             this.started = true;
             peer.with(|core| core.set_session(cx.waker()));
         }
-        let poll = || catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx)));
-        let (polled, state) = cork::corked(peer.id, poll, |queue, polled| {
+        let corked = cork::enter(peer.id);
+        let polled = catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx)));
+        let state = corked.leave(|queue| {
             peer.with(|core| {
                 if !queue.is_empty() {
                     core.take_corked(queue);
                 }
                 core.flush();
                 core.link.release_to(queue);
-                (polled, core.link.state())
+                let state = core.link.state();
+                if matches!(polled, Ok(Poll::Pending)) {
+                    poll_timers(peer, core, cx);
+                }
+                state
             })
         });
         let error = match polled {
-            Ok(Poll::Pending) => {
-                peer.with(|core| poll_timers(peer, core, cx));
-                return Poll::Pending;
-            }
+            Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(outcome)) => outcome.into_error(),
             // The panic hook has reported it.
             Err(_) => Some("the handler panicked".to_owned()),
