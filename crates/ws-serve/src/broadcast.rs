@@ -38,7 +38,7 @@ pub fn broadcast<T: Borrow<Sender>>(
     delivery
 }
 
-/// What became of a [`broadcast`].
+/// What became of a [`broadcast()`].
 #[derive(Clone, Debug, Default)]
 #[must_use = "who was skipped will never see the message"]
 pub struct Delivery {

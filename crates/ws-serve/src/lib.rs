@@ -27,7 +27,7 @@
 //! # Slow clients
 //!
 //! What a client does not take is queued for it, up to [`Server::max_queue`] bytes. A handler's
-//! [`Socket::send`] waits; [`Sender::try_send`] and [`broadcast`] report it; a member of a topic
+//! [`Socket::send`] waits; [`Sender::try_send`] and [`broadcast()`] report it; a member of a topic
 //! that falls behind so far is disconnected with 1013. Nobody else waits for it.
 //!
 //! # Where it runs
@@ -69,3 +69,8 @@ pub use conn::{
     PreparedMessage, Text,
 };
 pub use ws_conn as conn;
+
+/// The README's examples, so that they stay true.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+pub struct Readme;
