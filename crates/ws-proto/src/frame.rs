@@ -105,6 +105,16 @@ impl FrameHeader {
         receiver: Role,
         rsv1_defined: bool,
     ) -> Result<Option<(Self, usize)>, ProtocolError> {
+        // The commonest header by far, a client's short message in one frame, at a glance: nothing
+        // below would object to it.
+        if let Some(&[first @ (0x81 | 0x82), second @ 0x80..=0xFD, k0, k1, k2, k3]) =
+            input.first_chunk()
+            && receiver == Role::Server
+        {
+            let opcode = if first == 0x81 { Opcode::Text } else { Opcode::Binary };
+            let (mask, length) = (Some([k0, k1, k2, k3]), u64::from(second & 0x7F));
+            return Ok(Some((Self { fin: true, rsv1: false, opcode, mask, length }, 6)));
+        }
         let Some(&first) = input.first() else { return Ok(None) };
         let opcode = Opcode::new(first & 0x0F)?;
         let fin = first & 0x80 != 0;
