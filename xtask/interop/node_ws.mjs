@@ -128,6 +128,32 @@ check("server without deflate declines the offered extension", () =>
   withEchoSocket(async (socket) => assert.equal(socket.extensions, "")),
 );
 
+// Their server, our client.
+
+/** Their server's usual handler: everything goes back as it came. */
+function echoAll(socket) {
+  socket.on("message", (data, isBinary) => socket.send(data, { binary: isBinary }));
+}
+
+/** Runs our client against their server on a free port; tells what it printed and how it ended. */
+async function clientAgainst(handle, messages, serverOptions = {}, clientOptions = []) {
+  const server = new WebSocketServer({ host: "127.0.0.1", port: 0, ...serverOptions });
+  try {
+    await once(server, "listening");
+    server.on("connection", handle);
+    const url = `ws://127.0.0.1:${server.address().port}/`;
+    return await new Promise((resolve) => {
+      const options = { timeout: CHECK_MS, maxBuffer: 1 << 24 };
+      execFile(clientProgram, [...clientOptions, url, ...messages], options, (error, stdout, stderr) =>
+        resolve({ stdout, stderr, code: error ? (error.code ?? 1) : 0 }),
+      );
+    });
+  } finally {
+    for (const socket of server.clients) socket.terminate();
+    server.close();
+  }
+}
+
 check("client prints each reply and closes with 1000", async () => {
   let closed;
   const handle = (socket) => {

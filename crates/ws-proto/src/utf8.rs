@@ -44,10 +44,19 @@ impl Utf8Validator {
                 Err(_) => return Err(InvalidUtf8 { position: self.position - 1 - len as u64 }),
             }
         }
-        if simdutf8::basic::from_utf8(data).is_err() {
-            self.locate(data)?;
+        // A code point that the end of this piece cuts is set aside first: the rest is either valid as
+        // a whole, or worth a slow look.
+        let (body, tail) = data.split_at(data.len() - cut_off(data));
+        validate(body).map_err(|error| InvalidUtf8 { position: self.position + error.position })?;
+        self.position += body.len() as u64;
+        if let Err(error) = std::str::from_utf8(tail)
+            && error.error_len().is_some()
+        {
+            return Err(InvalidUtf8 { position: self.position });
         }
-        self.position += data.len() as u64;
+        self.pending[..tail.len()].copy_from_slice(tail);
+        self.pending_len = tail.len() as u8;
+        self.position += tail.len() as u64;
         Ok(())
     }
 
@@ -64,20 +73,21 @@ impl Utf8Validator {
     pub fn pending(&self) -> &[u8] {
         &self.pending[..usize::from(self.pending_len)]
     }
+}
 
-    /// The slow look at a piece that is not valid by itself: cut short, or wrong?
-    #[cold]
-    fn locate(&mut self, data: &[u8]) -> Result<(), InvalidUtf8> {
-        let Err(error) = std::str::from_utf8(data) else { return Ok(()) };
-        let valid = error.valid_up_to();
-        if error.error_len().is_some() {
-            return Err(InvalidUtf8 { position: self.position + valid as u64 });
-        }
-        let tail = &data[valid..];
-        self.pending[..tail.len()].copy_from_slice(tail);
-        self.pending_len = tail.len() as u8;
-        Ok(())
+/// How many bytes at the end of `data` look like the beginning of a code point that goes on: 0 to 3.
+fn cut_off(data: &[u8]) -> usize {
+    for (before_end, byte) in data.iter().rev().take(3).enumerate() {
+        let length = match byte {
+            0x80..=0xBF => continue,
+            0xC0..=0xDF => 2,
+            0xE0..=0xEF => 3,
+            0xF0..=0xFF => 4,
+            _ => 1,
+        };
+        return if length > before_end + 1 { before_end + 1 } else { 0 };
     }
+    0
 }
 
 /// Validates a text that is whole.
