@@ -45,7 +45,8 @@ impl Socket {
     /// # Errors
     /// [`Error::Closed`] if it ended in another way; again on further calls.
     #[doc(alias = "recv")]
-    pub async fn receive(&mut self) -> Result<Option<Message>, Error> {
+    pub fn receive(&mut self) -> impl Future<Output = Result<Option<Message>, Error>> {
+        // Not an `async fn`, which would move each message once more.
         poll_fn(|cx| {
             let intake = self.intake.as_mut().expect("taken only by drop");
             intake.set_streaming(false);
@@ -62,7 +63,6 @@ impl Socket {
                 }
             }
         })
-        .await
     }
 
     /// Waits for the next piece of a message, for messages that should not be in memory whole; see
