@@ -314,7 +314,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
                 self.outbound.handle_activity();
                 return Poll::Ready(true);
             }
-            Ok(_) => {}
+            // The peer is done, and so are we: it must not wait until we are dropped to see that.
+            Ok(_) => drop(Pin::new(&mut self.io).poll_shutdown(cx)),
             Err(error) => {
                 self.cause.get_or_insert(error);
             }
