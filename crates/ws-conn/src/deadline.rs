@@ -4,12 +4,15 @@
 
 use std::{
     future::Future,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Waker},
     time::Instant,
 };
 
-use tokio::time::{Sleep, sleep_until};
+use tokio::{
+    task::unconstrained,
+    time::{Sleep, sleep_until},
+};
 
 /// A point in time that a task wants to be woken at, made on first use.
 #[derive(Debug, Default)]
@@ -44,7 +47,9 @@ impl Deadline {
             return false;
         }
         self.waker = Some(cx.waker().clone());
-        sleep.as_mut().poll(cx).is_ready()
+        // Unconstrained, because a task that has used up its budget would otherwise be told to wait
+        // without being registered.
+        pin!(unconstrained(sleep.as_mut())).poll(cx).is_ready()
     }
 }
 

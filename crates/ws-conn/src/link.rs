@@ -26,7 +26,8 @@ use crate::{
 /// The sending half of a connection with its transport. For building servers of your own kind;
 /// [`WebSocket`](crate::WebSocket) is what you want otherwise.
 pub struct Link<S> {
-    io: S,
+    /// `None` when it was dropped before the link.
+    io: Option<S>,
     outbound: Outbound,
     /// A shutdown of the write side is under way.
     shutting_down: bool,
@@ -50,7 +51,7 @@ impl<S> Link<S> {
     #[must_use]
     pub fn new(io: S, outbound: Outbound, config: &Config) -> Self {
         Self {
-            io,
+            io: Some(io),
             outbound,
             shutting_down: false,
             unflushed: false,
@@ -188,10 +189,22 @@ impl<S> Link<S> {
         self.queued() > self.write_limit
     }
 
-    /// The transport.
+    /// The transport, unless it was dropped.
     #[must_use]
-    pub fn get_ref(&self) -> &S {
-        &self.io
+    pub fn get_ref(&self) -> Option<&S> {
+        self.io.as_ref()
+    }
+
+    /// Ends the connection and drops the transport, for those who keep the link longer.
+    pub fn drop_transport(&mut self) {
+        self.abort();
+        self.io = None;
+    }
+
+    /// Whether what is sent now can leave.
+    #[must_use]
+    pub fn can_send(&self) -> bool {
+        !self.broken && self.state().can_send()
     }
 
     /// The end as the application sees it: `Ok` after a clean closing handshake.
@@ -268,7 +281,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         if !self.outbound.may_bypass_queue() {
             return self.outbound.send_frames(frames.clone());
         }
-        match Pin::new(&mut self.io).poll_write(cx, frames) {
+        let Some(io) = &mut self.io else { return Err(SendError::Closing) };
+        match Pin::new(io).poll_write(cx, frames) {
             Poll::Ready(Ok(written)) if written == frames.len() => {
                 self.unflushed = true;
                 Ok(())
@@ -309,13 +323,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         if self.state() == State::Closed {
             return Poll::Ready(false);
         }
-        match ready!(tokio_util::io::poll_read_buf(Pin::new(&mut self.io), cx, buffer)) {
+        let Some(io) = &mut self.io else { return Poll::Ready(false) };
+        let mut io = Pin::new(io);
+        match ready!(tokio_util::io::poll_read_buf(io.as_mut(), cx, buffer)) {
             Ok(count) if count > 0 => {
                 self.outbound.handle_activity();
                 return Poll::Ready(true);
             }
             // The peer is done, and so are we: it must not wait until we are dropped to see that.
-            Ok(_) => drop(Pin::new(&mut self.io).poll_shutdown(cx)),
+            Ok(_) => drop(io.poll_shutdown(cx)),
             Err(error) => {
                 self.cause.get_or_insert(error);
             }
@@ -353,14 +369,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     }
 
     fn poll_write_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(io) = &mut self.io else { return Poll::Ready(Ok(())) };
+        let mut io = Pin::new(io);
         loop {
             if self.shutting_down {
-                ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
+                ready!(io.as_mut().poll_shutdown(cx))?;
                 self.shutting_down = false;
             }
             match self.outbound.poll_transmit() {
                 Some(Transmit::Data(queue)) => {
-                    let written = ready!(poll_write_queue(Pin::new(&mut self.io), cx, queue))?;
+                    let written = ready!(poll_write_queue(io.as_mut(), cx, queue))?;
                     if written == 0 {
                         return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                     }
@@ -373,7 +391,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
                 }
                 Some(Transmit::Shutdown) => self.shutting_down = true,
                 None if self.unflushed => {
-                    ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+                    ready!(io.as_mut().poll_flush(cx))?;
                     self.unflushed = false;
                 }
                 None => return Poll::Ready(Ok(())),

@@ -104,7 +104,7 @@ impl<S> WebSocket<S> {
     /// The stream underneath, to look at addresses and the like.
     #[must_use]
     pub fn get_ref(&self) -> &S {
-        self.link.get_ref()
+        self.link.get_ref().expect("only a server's session drops its transport first")
     }
 
     /// The two halves of the machinery, for building servers of your own kind.

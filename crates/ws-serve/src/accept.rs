@@ -126,7 +126,8 @@ async fn connection<H: Handler>(
     }
     drop(settings);
     let socket = Socket::new(intake, Arc::clone(&peer));
-    Session::new(peer, handler.call(socket)).await;
+    // Called within the session, which catches a panic of the call itself, too.
+    Session::new(peer, async move { handler.call(socket).await }).await;
 }
 
 /// The opening handshake, or a page.

@@ -72,6 +72,11 @@ pub(crate) fn push(session: u64, message: &Message) -> Option<usize> {
     })
 }
 
+/// Whether this session's handler is being polled on this thread, so that its session flushes soon.
+pub(crate) fn is_in(session: u64) -> bool {
+    CORK.with_borrow(|cork| cork.session == session)
+}
+
 /// Takes what has gathered for this session, to keep the order with what bypasses the cork.
 pub(crate) fn take(session: u64, uncork: impl FnOnce(&mut SendQueue)) {
     let queue =

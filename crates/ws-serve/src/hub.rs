@@ -18,7 +18,6 @@ use crate::{
 };
 
 /// One per runtime: a worker's, or the user's own.
-#[derive(Debug)]
 pub(crate) struct Hub {
     topics: Topics,
     max_queue: usize,

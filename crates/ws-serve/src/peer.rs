@@ -3,6 +3,7 @@
 //! Not its business: receiving, which is the socket's, and deciding who gets what.
 
 use std::{
+    fmt,
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -18,7 +19,7 @@ use crate::{
     CloseFrame, Message, Skip, Text,
     conn::{
         Access, Intake, Link,
-        proto::{Event, Incoming, SendError, SendQueue, State},
+        proto::{Event, Incoming, SendError, SendQueue},
     },
     cork,
     hub::Hub,
@@ -26,7 +27,6 @@ use crate::{
 };
 
 /// What the session, its socket, its senders and the topics share.
-#[derive(Debug)]
 pub(crate) struct Peer {
     /// Unique in this process, never 0.
     pub(crate) id: u64,
@@ -37,19 +37,25 @@ pub(crate) struct Peer {
     pub(crate) hub: Arc<Hub>,
     /// Whether messages may be sent right now, for a look without the lock.
     sendable: AtomicBool,
-    /// Whether the handler waits for a message, and the transport had none.
+    /// Whether the handler waits for a message, and the transport had none: set and cleared by the
+    /// future that waits.
     pub(crate) receiving: AtomicBool,
+    /// The connection was ended from outside; its handler is not asked any more.
+    aborted: AtomicBool,
     core: Mutex<Core>,
 }
 
 /// What is behind the lock.
-#[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) link: Link<TcpStream>,
     /// The session's task, which writes what is left over when the transport is ready.
     session: Waker,
     /// Tasks that wait for room in the queue.
     waiting: Vec<Waker>,
+    /// Corked messages that met a message in chunks from another task; they follow its end.
+    held: Option<Box<SendQueue>>,
+    /// The task that waits to receive, if it is not the session's.
+    receiver: Option<Waker>,
     /// The receiving half, when the socket has been dropped.
     pub(crate) intake: Option<Box<Intake>>,
     /// Topics that this connection is in.
@@ -72,10 +78,13 @@ impl Peer {
             hub,
             sendable: AtomicBool::new(true),
             receiving: AtomicBool::new(false),
+            aborted: AtomicBool::new(false),
             core: Mutex::new(Core {
                 link,
                 session: Waker::noop().clone(),
                 waiting: Vec::new(),
+                held: None,
+                receiver: None,
                 intake: None,
                 topics: Vec::new(),
             }),
@@ -86,10 +95,13 @@ impl Peer {
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Core) -> R) -> R {
         let mut core = self.lock();
         let result = f(&mut core);
+        if core.held.is_some() && !core.link.is_mid_message() {
+            core.release_held();
+        }
         let link = &core.link;
-        let sendable = link.state().can_send() && !link.is_mid_message() && !link.is_full();
+        let sendable = link.can_send() && !link.is_mid_message() && !link.is_full();
         self.sendable.store(sendable, Ordering::Relaxed);
-        if !core.waiting.is_empty() && (!link.is_full() || !link.state().can_send()) {
+        if !core.waiting.is_empty() && (!link.is_full() || !link.can_send()) {
             let waiting = std::mem::take(&mut core.waiting);
             drop(core);
             waiting.into_iter().for_each(Waker::wake);
@@ -141,7 +153,7 @@ impl Peer {
             }
             // The message is accepted; what the transport does not take now, the session writes later.
             core.flush();
-            if !core.link.state().can_send() {
+            if !core.link.can_send() {
                 return Poll::Ready(Ok(()));
             }
             core.poll_room(cx).map(Ok)
@@ -168,14 +180,20 @@ impl Peer {
     /// Ends the connection without ceremony.
     pub(crate) fn abort(&self) {
         self.with(|core| {
-            core.link.abort();
+            self.aborted.store(true, Ordering::Relaxed);
+            core.link.drop_transport();
             core.session.wake_by_ref();
+            core.wake_receiver();
         });
+    }
+
+    pub(crate) fn is_aborted(&self) -> bool {
+        self.aborted.load(Ordering::Relaxed)
     }
 
     /// Whether messages may be sent, waiting or not.
     pub(crate) fn is_open(&self) -> bool {
-        self.sendable.load(Ordering::Relaxed) || self.with(|core| core.link.state() == State::Open)
+        self.sendable.load(Ordering::Relaxed) || self.with(|core| core.link.can_send())
     }
 }
 
@@ -192,6 +210,20 @@ impl Core {
         self.session.wake_by_ref();
     }
 
+    /// Takes note of the task that waits to receive, unless it is the session's own.
+    pub(crate) fn set_receiver(&mut self, id: u64, waker: &Waker) {
+        if !cork::is_in(id) {
+            self.receiver = Some(waker.clone());
+        }
+    }
+
+    /// Wakes the task that waits to receive: there will be nothing more.
+    pub(crate) fn wake_receiver(&mut self) {
+        if let Some(waker) = self.receiver.take() {
+            waker.wake();
+        }
+    }
+
     /// Writes what the transport takes; it wakes the session for the rest.
     pub(crate) fn flush(&mut self) {
         let _ = self.link.poll_flush(&mut Context::from_waker(&self.session));
@@ -205,8 +237,17 @@ impl Core {
     /// Queues what was corked. If the connection has begun to close meanwhile, nothing may follow
     /// its Close frame, and the messages go nowhere.
     pub(crate) fn take_corked(&mut self, queue: &mut SendQueue) {
-        if self.link.send_corked(queue).is_err() {
-            queue.clear();
+        match self.link.send_corked(queue) {
+            Ok(()) => {}
+            Err(SendError::MessageUnderWay) => self.held.get_or_insert_default().append(queue),
+            Err(_) => queue.clear(),
+        }
+    }
+
+    fn release_held(&mut self) {
+        if let Some(mut queue) = self.held.take() {
+            self.take_corked(&mut queue);
+            self.flush();
         }
     }
 
@@ -221,7 +262,7 @@ impl Core {
     }
 
     pub(crate) fn poll_room(&mut self, cx: &Context<'_>) -> Poll<()> {
-        if !self.link.is_full() || !self.link.state().can_send() {
+        if !self.link.is_full() || !self.link.can_send() {
             return Poll::Ready(());
         }
         if !self.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
@@ -239,8 +280,24 @@ impl Access<TcpStream> for &Peer {
     fn handle(&mut self, incoming: Incoming) -> Option<Event> {
         Peer::with(self, |core| {
             core.uncork(self.id);
-            core.link.handle(incoming)
+            let event = core.link.handle(incoming);
+            // A socket in another task than its session's has nobody to flush the answer for it.
+            if !cork::is_in(self.id) {
+                core.flush();
+                core.wake_session();
+            }
+            event
         })
+    }
+}
+
+impl fmt::Debug for Peer {
+    /// Without what it refers to, which refers back to it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peer")
+            .field("id", &self.id)
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 

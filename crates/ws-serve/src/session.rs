@@ -51,6 +51,9 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         let peer = &*this.peer;
+        if peer.is_aborted() {
+            return Poll::Ready(());
+        }
         let Some(handler) = &mut this.handler else { return this.poll_closing(cx) };
 
         if !this.started {
@@ -105,6 +108,9 @@ impl<F> Session<F> {
                 }
                 core.flush();
                 let _ = core.link.poll_close_timeout(cx);
+                if core.link.state() == State::Closed {
+                    core.wake_receiver();
+                }
                 core.link.state()
             });
             if state == State::Closed {
@@ -143,6 +149,7 @@ fn poll_timers(peer: &Peer, core: &mut Core, cx: &mut Context<'_>) {
         if core.link.state() == State::Closed {
             // Whoever waits to receive must see the end.
             cx.waker().wake_by_ref();
+            core.wake_receiver();
             return;
         }
     }
@@ -151,7 +158,9 @@ fn poll_timers(peer: &Peer, core: &mut Core, cx: &mut Context<'_>) {
 impl<F> Drop for Session<F> {
     fn drop(&mut self) {
         let topics = self.peer.with(|core| {
-            core.link.abort();
+            // Whoever still holds a sender holds no file descriptor.
+            core.link.drop_transport();
+            core.wake_receiver();
             std::mem::take(&mut core.topics)
         });
         topics.iter().for_each(|topic| topic.remove(&self.peer));

@@ -18,6 +18,7 @@ use crate::{
         handshake::{http::Request, parse_request},
         proto::{Event, SendError},
     },
+    cork,
     peer::Peer,
 };
 
@@ -47,17 +48,19 @@ impl Socket {
     #[doc(alias = "recv")]
     pub fn receive(&mut self) -> impl Future<Output = Result<Option<Message>, Error>> {
         // Not an `async fn`, which would move each message once more.
-        poll_fn(|cx| {
-            let intake = self.intake.as_mut().expect("taken only by drop");
+        let Self { intake, peer } = self;
+        let intake = intake.as_mut().expect("taken only by drop");
+        let waiting = Receiving(peer);
+        poll_fn(move |cx| {
             intake.set_streaming(false);
             if let Some(message) = intake.next_message() {
                 return Poll::Ready(Ok(Some(message)));
             }
             loop {
-                match ready!(self.poll_event(cx, false)) {
+                match ready!(waiting.poll_event(cx, intake)) {
                     Event::Message(message) => return Poll::Ready(Ok(Some(message))),
                     Event::Closing(_) | Event::Closed(_) => {
-                        return Poll::Ready(self.verdict().map(|()| None));
+                        return Poll::Ready(waiting.verdict().map(|()| None));
                     }
                     _ => {}
                 }
@@ -70,22 +73,25 @@ impl Socket {
     ///
     /// # Errors
     /// As [`receive`](Self::receive).
-    pub async fn receive_chunk(&mut self) -> Result<Option<Chunk>, Error> {
-        poll_fn(|cx| {
+    pub fn receive_chunk(&mut self) -> impl Future<Output = Result<Option<Chunk>, Error>> {
+        let Self { intake, peer } = self;
+        let intake = intake.as_mut().expect("taken only by drop");
+        let waiting = Receiving(peer);
+        poll_fn(move |cx| {
+            intake.set_streaming(true);
             loop {
-                match ready!(self.poll_event(cx, true)) {
+                match ready!(waiting.poll_event(cx, intake)) {
                     Event::Chunk(chunk) => return Poll::Ready(Ok(Some(chunk))),
                     Event::Message(data) => {
                         return Poll::Ready(Ok(Some(Chunk { data, last: true })));
                     }
                     Event::Closing(_) | Event::Closed(_) => {
-                        return Poll::Ready(self.verdict().map(|()| None));
+                        return Poll::Ready(waiting.verdict().map(|()| None));
                     }
                     _ => {}
                 }
             }
         })
-        .await
     }
 
     /// Sends a message. It is on its way when the handler next waits for anything; this waits itself
@@ -213,20 +219,33 @@ impl Socket {
         &self.peer
     }
 
-    fn poll_event(&mut self, cx: &mut Context<'_>, streaming: bool) -> Poll<Event> {
-        let intake = self.intake.as_mut().expect("taken only by drop");
-        intake.set_streaming(streaming);
-        let event = intake.poll_event(cx, &*self.peer);
-        self.peer.receiving.store(event.is_pending(), Ordering::Relaxed);
+    fn explain(&self, error: SendError) -> Error {
+        self.peer.with(|core| core.link.explain(error))
+    }
+}
+
+/// A handler that waits to receive. The mark that it leaves goes when the waiting ends, also by being
+/// dropped: a client is not given up for a Pong that nobody reads.
+struct Receiving<'a>(&'a Peer);
+
+impl Receiving<'_> {
+    fn poll_event(&self, cx: &mut Context<'_>, intake: &mut Intake) -> Poll<Event> {
+        let event = intake.poll_event(cx, self.0);
+        if event.is_pending() && !cork::is_in(self.0.id) {
+            self.0.with(|core| core.set_receiver(self.0.id, cx.waker()));
+        }
+        self.0.receiving.store(event.is_pending(), Ordering::Relaxed);
         event
     }
 
     fn verdict(&self) -> Result<(), Error> {
-        self.peer.with(|core| core.link.verdict())
+        self.0.with(|core| core.link.verdict())
     }
+}
 
-    fn explain(&self, error: SendError) -> Error {
-        self.peer.with(|core| core.link.explain(error))
+impl Drop for Receiving<'_> {
+    fn drop(&mut self) {
+        self.0.receiving.store(false, Ordering::Relaxed);
     }
 }
 

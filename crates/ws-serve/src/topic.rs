@@ -27,7 +27,7 @@ use crate::{CloseCode, CloseFrame, Message, Skip, Socket, cork::header, hub::Hub
 /// tokio::spawn(async move { news.publish("hot off the press") });
 /// # Ok(()) }
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Topics {
     by_name: Arc<Mutex<HashMap<String, Weak<Inner>>>>,
 }
@@ -60,6 +60,12 @@ impl Topics {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+impl fmt::Debug for Topics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Topics").field("len", &self.len()).finish_non_exhaustive()
     }
 }
 
@@ -167,14 +173,13 @@ impl fmt::Debug for Topic {
 }
 
 /// The part of a topic that lives on one runtime.
-#[derive(Debug)]
 pub(crate) struct Shard {
     /// Weak, because the hub's connections hold topics.
     hub: Weak<Hub>,
     state: Mutex<ShardState>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct ShardState {
     /// Shared with the flush under way, so that joining and leaving need not wait for it.
     members: Arc<Vec<Arc<Member>>>,
@@ -189,7 +194,6 @@ struct ShardState {
     dirty: bool,
 }
 
-#[derive(Debug)]
 struct Member {
     peer: Arc<Peer>,
     /// Cleared, under the connection's lock, when it leaves.

@@ -1,0 +1,338 @@
+//! What the tests share: a server on a port of its own, in each place where it may run, and two clients,
+//! one that knows the protocol and one that is made of bytes.
+#![allow(dead_code, unused_macros, unused_imports, reason = "each test file uses a part of this")]
+
+use std::{
+    future::{Future, poll_fn},
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    task::Poll,
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpSocket, TcpStream},
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    task::{JoinHandle, yield_now},
+    time::timeout,
+};
+use ws_serve::{
+    Error, Handler, Message, Sender, Server, Shutdown, Socket, Topics,
+    conn::{Client, Closed, WebSocket},
+};
+
+/// A fact about the server wherever it runs: one check, three tests.
+macro_rules! everywhere {
+    ($($check:ident,)*) => {$(
+        mod $check {
+            #[tokio::test]
+            async fn on_a_single_threaded_runtime() {
+                crate::support::within(super::$check(crate::support::server())).await;
+            }
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn on_a_multi_threaded_runtime() {
+                crate::support::within(super::$check(crate::support::server())).await;
+            }
+            #[tokio::test]
+            async fn on_workers() {
+                crate::support::within(super::$check(crate::support::server().workers(2))).await;
+            }
+        }
+    )*};
+}
+
+/// Fails instead of hanging. No test is about how long this is.
+pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
+    timeout(WATCHDOG, future).await.expect("done before the watchdog barks")
+}
+
+/// Waits for a fact that some other task brings about.
+pub(crate) async fn eventually(fact: impl Fn() -> bool) {
+    while !fact() {
+        yield_now().await;
+    }
+}
+
+/// Polls a future once and keeps it.
+pub(crate) async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
+    poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
+}
+
+/// A server on a port of its own, with the defaults.
+pub(crate) fn server() -> Server {
+    Server::bind("127.0.0.1:0").expect("there is a free port")
+}
+
+/// A server that serves.
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    pub(crate) topics: Topics,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) serving: JoinHandle<io::Result<()>>,
+}
+
+impl Running {
+    pub(crate) fn start(server: Server, handler: impl Handler) -> Self {
+        let (address, topics) = (server.local_addr(), server.topics());
+        let shutdown = server.shutdown_handle();
+        Self { address, topics, shutdown, serving: tokio::spawn(server.serve(handler)) }
+    }
+
+    /// Shuts down and waits for the end.
+    pub(crate) async fn end(self) {
+        self.shutdown.start();
+        self.serving.await.expect("no panic").expect("nothing that a client does ends it");
+    }
+
+    pub(crate) async fn client(&self) -> Web {
+        Web::open(self.address).await
+    }
+
+    pub(crate) async fn raw(&self) -> Raw {
+        Raw::open(self.address).await
+    }
+}
+
+/// A handler that echoes.
+pub(crate) async fn echo(mut socket: Socket) -> Result<(), Error> {
+    while let Some(message) = socket.receive().await? {
+        socket.send(message).await?;
+    }
+    Ok(())
+}
+
+/// A handler that hands its sender out, then receives and tells what. Text that begins with one of
+/// `+-!^` is a script, which it goes through in one turn: `+topic`, `-topic` to join and leave,
+/// `!topic:message`, `^topic:message` to publish to all and to others. A script of one `+` or `-` is echoed.
+pub(crate) fn exposed() -> (impl Handler, UnboundedReceiver<Exposed>) {
+    let (tell, told) = unbounded_channel();
+    let handler = move |mut socket: Socket| {
+        let tell: UnboundedSender<Exposed> = tell.clone();
+        async move {
+            let _ = tell.send(Exposed::Sender(socket.sender()));
+            let ended = loop {
+                let message = match socket.receive().await {
+                    Ok(Some(message)) => message,
+                    Ok(None) => break Ok(()),
+                    Err(error) => break Err(error),
+                };
+                match message.as_text().filter(|text| text.starts_with(['+', '-', '!', '^'])) {
+                    Some(script) => {
+                        script.split(' ').for_each(|step| take_step(&socket, step));
+                        if !script.contains([' ', ':']) {
+                            socket.send(message).await?;
+                        }
+                    }
+                    None => drop(tell.send(Exposed::Message(message))),
+                }
+            };
+            let _ = tell.send(Exposed::Ended(socket.closed()));
+            ended
+        }
+    };
+    (handler, told)
+}
+
+fn take_step(socket: &Socket, step: &str) {
+    let (verb, rest) = step.split_at(1);
+    let (topic, message) = rest.split_once(':').unwrap_or((rest, ""));
+    match verb {
+        "+" => socket.join(topic),
+        "-" => socket.leave(topic),
+        "!" => socket.publish(topic, message),
+        _ => socket.publish_to_others(topic, message),
+    }
+}
+
+/// What an [`exposed`] handler tells.
+#[derive(Debug)]
+pub(crate) enum Exposed {
+    Sender(Sender),
+    Message(Message),
+    Ended(Closed),
+}
+
+pub(crate) async fn sender_from(told: &mut UnboundedReceiver<Exposed>) -> Sender {
+    match told.recv().await {
+        Some(Exposed::Sender(sender)) => sender,
+        other => panic!("{other:?} instead of a sender"),
+    }
+}
+
+/// A client that knows the protocol.
+pub(crate) struct Web(pub(crate) WebSocket<TcpStream>);
+
+impl Web {
+    pub(crate) async fn open(address: SocketAddr) -> Self {
+        let client = Client::new(&format!("ws://{address}/")).expect("a valid URL");
+        let config = ws_serve::Config::default().max_message_size(16 << 20);
+        Self(client.config(config).connect().await.expect("an open connection"))
+    }
+
+    /// A member of a topic of an [`exposed`] handler.
+    pub(crate) async fn member(address: SocketAddr, topic: &str) -> Self {
+        let mut client = Self::open(address).await;
+        client.say(format!("+{topic}")).await;
+        assert_eq!(client.hear().await, format!("+{topic}"));
+        client
+    }
+
+    pub(crate) async fn say(&mut self, message: impl Into<Message>) {
+        self.0.send(message).await.expect("the connection is open");
+    }
+
+    pub(crate) async fn hear_message(&mut self) -> Message {
+        match self.0.receive().await {
+            Ok(Some(message)) => message,
+            end => panic!("{end:?} instead of a message; {}", self.0.closed()),
+        }
+    }
+
+    pub(crate) async fn hear(&mut self) -> String {
+        match self.hear_message().await {
+            Message::Text(text) => text.to_string(),
+            binary @ Message::Binary(_) => panic!("{binary:?} instead of text"),
+        }
+    }
+
+    /// The code and the reason of the server's Close frame, which must come next; 1006 without one.
+    pub(crate) async fn hear_end(&mut self) -> (u16, String) {
+        if let Ok(Some(message)) = self.0.receive().await {
+            panic!("{message:?} instead of the end");
+        }
+        match self.0.closed().received {
+            Some(frame) => (frame.code().map_or(1005, u16::from), frame.reason().to_owned()),
+            None => (1006, String::new()),
+        }
+    }
+}
+
+/// A client that is made of bytes.
+pub(crate) struct Raw(pub(crate) BufReader<TcpStream>);
+
+impl Raw {
+    pub(crate) async fn open(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.expect("the server listens");
+        Self::upgrade(stream).await
+    }
+
+    /// A client whose system takes next to nothing on its behalf, for those that do not read.
+    pub(crate) async fn open_narrow(address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(16 << 10).expect("a valid size");
+        Self::upgrade(socket.connect(address).await.expect("the server listens")).await
+    }
+
+    async fn upgrade(stream: TcpStream) -> Self {
+        stream.set_nodelay(true).expect("a TCP stream");
+        let mut raw = Self(BufReader::new(stream));
+        raw.say(REQUEST).await;
+        let head = raw.head().await;
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        raw
+    }
+
+    pub(crate) async fn say(&mut self, bytes: impl AsRef<[u8]>) {
+        self.0.write_all(bytes.as_ref()).await.expect("the server is there");
+    }
+
+    /// An HTTP head.
+    pub(crate) async fn head(&mut self) -> String {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(self.0.read_u8().await.expect("a whole head"));
+        }
+        String::from_utf8(head).expect("ASCII")
+    }
+
+    /// The next bytes must be these.
+    pub(crate) async fn expect(&mut self, bytes: impl AsRef<[u8]>) {
+        let mut read = vec![0; bytes.as_ref().len()];
+        self.0.read_exact(&mut read).await.expect("as many bytes as expected");
+        assert_eq!(to_hex(&read), to_hex(bytes.as_ref()));
+    }
+
+    /// The next frame: its first byte and its payload.
+    pub(crate) async fn frame(&mut self) -> (u8, Vec<u8>) {
+        let read = async {
+            let first = self.0.read_u8().await?;
+            let length = match self.0.read_u8().await? {
+                126 => self.0.read_u16().await?.into(),
+                127 => self.0.read_u64().await?,
+                length => length.into(),
+            };
+            // §5.1 of RFC 6455: a server masks nothing; a set mask bit shows as an absurd length.
+            let mut payload = vec![0; usize::try_from(length).expect("64 bits")];
+            self.0.read_exact(&mut payload).await?;
+            io::Result::Ok((first, payload))
+        };
+        read.await.expect("a whole frame")
+    }
+
+    /// The server's end of the TCP connection must come next; answers whether without a reset.
+    pub(crate) async fn hear_end(&mut self) -> bool {
+        match self.0.read_u8().await {
+            Ok(byte) => panic!("{byte:#x} instead of the end"),
+            Err(error) => error.kind() == io::ErrorKind::UnexpectedEof,
+        }
+    }
+}
+
+/// Makes dropping the stream reset the connection.
+pub(crate) fn reset_on_drop(stream: &TcpStream) {
+    stream.set_zero_linger().expect("a TCP stream");
+}
+
+/// A frame of a server, in its shortest form (RFC 6455 §5.2).
+pub(crate) fn frame(first: u8, payload: impl AsRef<[u8]>) -> Vec<u8> {
+    with_length(first, 0, payload.as_ref())
+}
+
+/// A frame of a client. The key is all zeros, which is as legal as any and leaves the payload readable.
+pub(crate) fn masked(first: u8, payload: impl AsRef<[u8]>) -> Vec<u8> {
+    with_length(first, 0x80, payload.as_ref())
+}
+
+fn with_length(first: u8, mask: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first];
+    match payload.len() {
+        len @ 0..=125 => frame.push(mask | len as u8),
+        len @ 126..=0xFFFF => {
+            frame.push(mask | 126);
+            frame.extend((len as u16).to_be_bytes());
+        }
+        len => {
+            frame.push(mask | 127);
+            frame.extend((len as u64).to_be_bytes());
+        }
+    }
+    if mask != 0 {
+        frame.extend([0; 4]);
+    }
+    frame.extend(payload);
+    frame
+}
+
+/// The payload of a Close frame (RFC 6455 §5.5.1).
+pub(crate) fn close(code: u16, reason: &str) -> Vec<u8> {
+    [&code.to_be_bytes()[..], reason.as_bytes()].concat()
+}
+
+pub(crate) fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(crate) const TEXT: u8 = 0x81;
+pub(crate) const BINARY: u8 = 0x82;
+pub(crate) const CLOSE: u8 = 0x88;
+pub(crate) const PING: u8 = 0x89;
+pub(crate) const PONG: u8 = 0x8a;
+
+/// The request of RFC 6455 §1.3, without what is optional.
+pub(crate) const REQUEST: &str = "GET /chat?room=1 HTTP/1.1\r\nHost: server.example.com\r\n\
+    Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Sec-WebSocket-Version: 13\r\n\r\n";
+
+pub(crate) const WATCHDOG: Duration = Duration::from_secs(30);
