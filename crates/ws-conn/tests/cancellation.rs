@@ -94,7 +94,7 @@ async fn a_dropped_receive_loses_nothing(role: Role) {
         }
         assert!(received == messages(), "{drops:?}: {received:?}");
         assert_eq!(peer.received(), ANSWERS, "{drops:?}");
-        assert_eq!(peer.sees_the_end(), role == Role::Server);
+        assert!(peer.sees_the_end() || role == Role::Client);
     }
 }
 

@@ -11,7 +11,10 @@ use support::{
     Slow, Wakes, connected, endpoint, frame, hex, poll_once, settle, websocket, within,
     within_a_minute,
 };
-use tokio::io::AsyncWriteExt;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    sync::Barrier,
+};
 use ws_conn::{CloseCode, Config, Error, Keepalive, Message, WebSocket, proto::Role};
 
 /// Without a keepalive whose timer would wake those who were forgotten.
@@ -186,7 +189,7 @@ both! {
 /// Sends so many messages from a task of its own while this one receives as many.
 async fn exchange<S>(ws: WebSocket<S>, count: usize)
 where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (sender, mut receiver) = ws.split();
     let sending = tokio::spawn(async move {
@@ -261,7 +264,9 @@ async fn a_flood_that_is_echoed_does_not_lock_up() {
 #[tokio::test(start_paused = true)]
 async fn pings_into_full_pipes_are_all_answered() {
     let (client, server) = connected(10, &config());
+    let all_answered = Arc::new(Barrier::new(2));
     let both = [client, server].map(|ws| {
+        let all_answered = Arc::clone(&all_answered);
         tokio::spawn(async move {
             let (sender, mut receiver) = ws.split();
             let receiving =
@@ -274,6 +279,7 @@ async fn pings_into_full_pipes_are_all_answered() {
             for pong in pongs {
                 assert!(pong.await.is_some());
             }
+            all_answered.wait().await;
             // Only one of the two is early enough.
             let _ = sender.close(CloseCode::NORMAL, "").await;
             drop(sender);

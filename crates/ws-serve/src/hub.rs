@@ -3,7 +3,7 @@
 //! Not its business: what topics hold, which is `topic.rs`.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     future::poll_fn,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Poll,
@@ -23,7 +23,7 @@ pub(crate) struct Hub {
     max_queue: usize,
     flusher: AtomicWaker,
     /// Shards in which something was published since they were last flushed.
-    dirty: Mutex<Vec<Arc<Shard>>>,
+    dirty: Mutex<VecDeque<Arc<Shard>>>,
     peers: Mutex<HashMap<u64, Arc<Peer>>>,
 }
 
@@ -49,7 +49,7 @@ impl Hub {
 
     /// Takes note that a shard wants to be flushed at the end of this turn.
     pub(crate) fn mark_dirty(&self, shard: Arc<Shard>) {
-        lock(&self.dirty).push(shard);
+        lock(&self.dirty).push_back(shard);
         self.flusher.wake();
     }
 
@@ -61,8 +61,13 @@ impl Hub {
         lock(&self.peers).remove(&peer.id);
     }
 
-    /// Starts the closing handshake on all connections.
+    /// Starts the closing handshake on all connections, behind what was published before.
     pub(crate) fn close_all(&self, frame: &CloseFrame) {
+        loop {
+            // Not in the condition, which would hold the lock for the length of the body.
+            let Some(shard) = lock(&self.dirty).pop_front() else { break };
+            shard.take().run(&mut { usize::MAX }, self.max_queue);
+        }
         for peer in self.peers() {
             let _ = peer.close(frame.clone());
         }
@@ -93,7 +98,7 @@ impl Hub {
             loop {
                 let flush = match &mut under_way {
                     Some(flush) => flush,
-                    None => match lock(&self.dirty).pop() {
+                    None => match lock(&self.dirty).pop_front() {
                         Some(shard) => under_way.insert(shard.take()),
                         None => return Poll::<()>::Pending,
                     },

@@ -54,12 +54,12 @@ pub(crate) struct Core {
     waiting: Vec<Waker>,
     /// Corked messages that met a message in chunks from another task; they follow its end.
     held: Option<Box<SendQueue>>,
-    /// The task that waits to receive, if it is not the session's.
+    /// Who waits to receive, if that is not the session's task itself.
     receiver: Option<Waker>,
     /// The receiving half, when the socket has been dropped.
     pub(crate) intake: Option<Box<Intake>>,
-    /// Topics that this connection is in.
-    pub(crate) topics: Vec<Topic>,
+    /// Topics that this connection is in; `None` when its session has ended and it joins nothing more.
+    pub(crate) topics: Option<Vec<Topic>>,
 }
 
 impl Peer {
@@ -86,7 +86,7 @@ impl Peer {
                 held: None,
                 receiver: None,
                 intake: None,
-                topics: Vec::new(),
+                topics: Some(Vec::new()),
             }),
         }
     }
@@ -210,9 +210,9 @@ impl Core {
         self.session.wake_by_ref();
     }
 
-    /// Takes note of the task that waits to receive, unless it is the session's own.
-    pub(crate) fn set_receiver(&mut self, id: u64, waker: &Waker) {
-        if !cork::is_in(id) {
+    /// Takes note of who waits to receive, unless waking the session wakes it anyway.
+    pub(crate) fn set_receiver(&mut self, waker: &Waker) {
+        if !self.session.will_wake(waker) {
             self.receiver = Some(waker.clone());
         }
     }

@@ -65,13 +65,13 @@ impl Server {
     pub fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
         let mut result = Err(io::Error::new(io::ErrorKind::InvalidInput, "no address to bind"));
         for address in address.to_socket_addrs()? {
-            result = worker::reserve(address)
-                .and_then(|address| Ok((worker::listen(address)?, address)));
+            result = worker::listen(address);
             if result.is_ok() {
                 break;
             }
         }
-        let (listener, address) = result?;
+        let listener = result?;
+        let address = listener.local_addr()?;
         let settings = Settings {
             conn: conn::Server::new(),
             on_request: None,
@@ -170,17 +170,14 @@ impl Server {
     /// Only what keeps it from starting; nothing that a client does ends it.
     #[doc(alias = "serve_forever")]
     pub async fn serve<H: Handler>(self, handler: H) -> io::Result<()> {
-        let Self { listener, address, workers, settings } = self;
+        let Self { listener, workers, settings, .. } = self;
         // A single-threaded runtime is a worker already, and a process with one thread makes cheaper
         // system calls (measured: a tenth of a small echo).
         let flavor = Handle::current().runtime_flavor();
         if workers == 0 || (workers == 1 && flavor == RuntimeFlavor::CurrentThread) {
             return accept::run(listener, settings, handler).await;
         }
-        let mut listeners = vec![listener];
-        for _ in 1..workers {
-            listeners.push(worker::listen(address)?);
-        }
+        let listeners = worker::share(listener, workers)?;
         worker::run(listeners, move |listener| {
             accept::run(listener, settings.clone(), handler.clone())
         })

@@ -161,7 +161,7 @@ impl<F> Drop for Session<F> {
             // Whoever still holds a sender holds no file descriptor.
             core.link.drop_transport();
             core.wake_receiver();
-            std::mem::take(&mut core.topics)
+            core.topics.take().unwrap_or_default()
         });
         topics.iter().for_each(|topic| topic.remove(&self.peer));
         self.peer.hub.remove(&self.peer);

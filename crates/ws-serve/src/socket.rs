@@ -18,7 +18,6 @@ use crate::{
         handshake::{http::Request, parse_request},
         proto::{Event, SendError},
     },
-    cork,
     peer::Peer,
 };
 
@@ -231,8 +230,8 @@ struct Receiving<'a>(&'a Peer);
 impl Receiving<'_> {
     fn poll_event(&self, cx: &mut Context<'_>, intake: &mut Intake) -> Poll<Event> {
         let event = intake.poll_event(cx, self.0);
-        if event.is_pending() && !cork::is_in(self.0.id) {
-            self.0.with(|core| core.set_receiver(self.0.id, cx.waker()));
+        if event.is_pending() {
+            self.0.with(|core| core.set_receiver(cx.waker()));
         }
         self.0.receiving.store(event.is_pending(), Ordering::Relaxed);
         event

@@ -95,17 +95,37 @@ impl Topic {
     /// Adds a connection; see [`Socket::join`].
     pub fn join(&self, socket: &Socket) {
         let peer = socket.peer();
-        if !self.shard(&peer.hub).add(peer) {
+        // What was sent before comes before what is published from now on, on whichever thread.
+        peer.with(|core| {
+            core.uncork(peer.id);
+            core.flush();
+        });
+        let shard = self.shard(&peer.hub);
+        if !shard.add(peer) {
             return;
         }
-        peer.with(|core| core.topics.push(self.clone()));
+        let joined = peer.with(|core| match &mut core.topics {
+            Some(topics) => {
+                topics.push(self.clone());
+                true
+            }
+            None => false,
+        });
+        // A socket may outlive its session, in another task.
+        if !joined {
+            shard.remove(peer);
+        }
     }
 
     /// Removes a connection; see [`Socket::leave`].
     pub fn leave(&self, socket: &Socket) {
         let peer = socket.peer();
         self.remove(peer);
-        peer.with(|core| core.topics.retain(|topic| !Arc::ptr_eq(&topic.inner, &self.inner)));
+        peer.with(|core| {
+            if let Some(topics) = &mut core.topics {
+                topics.retain(|topic| !Arc::ptr_eq(&topic.inner, &self.inner));
+            }
+        });
     }
 
     /// Publishes a message to all members. Never waits, and costs the same for ten members as for
@@ -150,7 +170,8 @@ impl Topic {
         if let Some(shard) = shards.iter().find(|shard| shard.is_of(hub)) {
             return Arc::clone(shard);
         }
-        let shard = Arc::new(Shard { hub: Arc::downgrade(hub), state: Mutex::default() });
+        let (max_queue, hub) = (hub.max_queue(), Arc::downgrade(hub));
+        let shard = Arc::new(Shard { hub, max_queue, state: Mutex::default() });
         shards.push(Arc::clone(&shard));
         shard
     }
@@ -176,6 +197,7 @@ impl fmt::Debug for Topic {
 pub(crate) struct Shard {
     /// Weak, because the hub's connections hold topics.
     hub: Weak<Hub>,
+    max_queue: usize,
     state: Mutex<ShardState>,
 }
 
@@ -187,11 +209,15 @@ struct ShardState {
     places: HashMap<u64, usize>,
     /// The framed messages of this turn.
     log: BytesMut,
+    /// Where the log is cut, between messages, so that no piece of several is over the queue's limit.
+    cuts: Vec<usize>,
     /// Which parts of the log a connection must not get.
     exceptions: Vec<(u64, Range<usize>)>,
     /// Counts the flushes, to tell in which turn a member joined.
     turn: u64,
     dirty: bool,
+    /// Flushes under way, of former turns.
+    flushing: usize,
 }
 
 struct Member {
@@ -222,15 +248,29 @@ impl Shard {
     }
 
     fn remove(&self, peer: &Peer) {
-        let removed = {
+        let (removed, last) = {
             let mut state = lock(&self.state);
             let Some(place) = state.places.remove(&peer.id) else { return };
+            // What was published before it left is still for it; unless it has not been served the
+            // turn before, because a gap would be worse than an early end.
+            let last = (state.dirty && state.flushing == 0).then(|| Flush {
+                shard: None,
+                bytes: Bytes::copy_from_slice(&state.log),
+                cuts: state.cuts.clone(),
+                exceptions: state.exceptions.clone(),
+                members: Arc::default(),
+                turn: state.turn,
+                next: 0,
+            });
             let member = Arc::make_mut(&mut state.members).swap_remove(place);
             if let Some(moved) = state.members.get(place).map(|member| member.peer.id) {
                 state.places.insert(moved, place);
             }
-            member
+            (member, last)
         };
+        if let Some(last) = last {
+            last.serve(&removed, self.max_queue);
+        }
         // A flush under way has a list of its own; the connection's lock orders us with it.
         peer.with(|_| removed.active.store(false, Ordering::Relaxed));
     }
@@ -242,6 +282,10 @@ impl Shard {
         }
         let start = state.log.len();
         let header = header(message).encode();
+        let piece = start - state.cuts.last().copied().unwrap_or_default();
+        if piece > 0 && piece + header.len() + message.len() > self.max_queue {
+            state.cuts.push(start);
+        }
         state.log.reserve(header.len() + message.len());
         state.log.extend_from_slice(&header);
         state.log.extend_from_slice(message.as_bytes());
@@ -258,13 +302,16 @@ impl Shard {
     }
 
     /// Ends the turn: takes what was published and to whom it goes.
-    pub(crate) fn take(&self) -> Flush {
+    pub(crate) fn take(self: &Arc<Self>) -> Flush {
         let mut state = lock(&self.state);
+        state.flushing += 1;
         let turn = state.turn;
         state.turn += 1;
         state.dirty = false;
         Flush {
+            shard: Some(Arc::clone(self)),
             bytes: state.log.split().freeze(),
+            cuts: std::mem::take(&mut state.cuts),
             exceptions: std::mem::take(&mut state.exceptions),
             members: Arc::clone(&state.members),
             turn,
@@ -275,11 +322,22 @@ impl Shard {
 
 /// The messages of a turn on their way to the members.
 pub(crate) struct Flush {
+    /// To tell when it is over.
+    shard: Option<Arc<Shard>>,
     bytes: Bytes,
+    cuts: Vec<usize>,
     exceptions: Vec<(u64, Range<usize>)>,
     members: Arc<Vec<Arc<Member>>>,
     turn: u64,
     next: usize,
+}
+
+impl Drop for Flush {
+    fn drop(&mut self) {
+        if let Some(shard) = &self.shard {
+            lock(&shard.state).flushing -= 1;
+        }
+    }
 }
 
 impl Flush {
@@ -305,26 +363,27 @@ impl Flush {
         let mut from = if turn == self.turn { log } else { 0 };
         let id = member.peer.id;
         let lagging = member.peer.with(|core| {
-            // Without the member's own messages, if it does not want them.
+            // Without the member's own messages, if it does not want them; in pieces, if there is much.
             let own = self.exceptions.iter().filter(|(except, _)| *except == id);
-            let ends = own
-                .map(|(_, range)| range.clone())
-                .chain(std::iter::once(self.bytes.len()..self.bytes.len()));
-            for skip in ends {
+            let mut stops: Vec<_> = own.map(|(_, range)| range.clone()).collect();
+            stops.extend(self.cuts.iter().map(|cut| *cut..*cut));
+            stops.sort_by_key(|stop| stop.start);
+            let end = self.bytes.len();
+            for stop in stops.into_iter().chain(std::iter::once(end..end)) {
                 if !member.active.load(Ordering::Relaxed) {
                     return false;
                 }
-                if from < skip.start {
-                    let result = if from == 0 && skip.start == self.bytes.len() {
+                if from < stop.start {
+                    let result = if from == 0 && stop.start == end {
                         core.offer(id, &self.bytes, max_queue)
                     } else {
-                        core.offer(id, &self.bytes.slice(from..skip.start), max_queue)
+                        core.offer(id, &self.bytes.slice(from..stop.start), max_queue)
                     };
                     if let Err(Skip::QueueFull { .. }) = result {
                         return true;
                     }
                 }
-                from = from.max(skip.end);
+                from = from.max(stop.end);
             }
             false
         });

@@ -45,22 +45,41 @@ where
     Ok(())
 }
 
-/// A listener that others may bind beside, on the same address.
+/// A listener that has its address for itself.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = socket(address)?;
-    #[cfg(unix)]
-    socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
-/// The address to listen on, with a real port in place of 0. Fails if somebody else has it, which
-/// [`listen`] would not notice if that somebody shares it, too.
-pub(crate) fn reserve(address: SocketAddr) -> io::Result<SocketAddr> {
-    let socket = socket(address)?;
-    socket.bind(&address.into())?;
-    socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("not an IP address"))
+/// So many listeners on the address of one. Only now is it shared (`SO_REUSEPORT`), so that another
+/// server which was there before would have been noticed.
+#[cfg(unix)]
+pub(crate) fn share(listener: TcpListener, count: usize) -> io::Result<Vec<TcpListener>> {
+    let address = listener.local_addr()?;
+    if count > 1 {
+        socket2::SockRef::from(&listener).set_reuse_port(true)?;
+    }
+    let mut listeners = vec![listener];
+    for _ in 1..count {
+        let socket = socket(address)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        listeners.push(socket.into());
+    }
+    Ok(listeners)
+}
+
+/// So many handles of one listener, where the system cannot spread connections over several.
+#[cfg(not(unix))]
+pub(crate) fn share(listener: TcpListener, count: usize) -> io::Result<Vec<TcpListener>> {
+    let mut listeners = vec![listener];
+    for _ in 1..count {
+        listeners.push(listeners[0].try_clone()?);
+    }
+    Ok(listeners)
 }
 
 fn socket(address: SocketAddr) -> io::Result<Socket> {

@@ -173,7 +173,6 @@ async fn messages_before_a_violation_are_answered_before_1002(server: Server) {
         }
         raw.expect(frame(CLOSE, close(1002, reason))).await;
         assert!(raw.hear_end().await, "ended by a reset");
-        drop(raw);
         let (count, closed) = heard.recv().await.expect("the handler ended");
         assert_eq!(count, 3);
         assert_eq!(closed.cause.expect("a violation").to_string(), reason);

@@ -78,7 +78,6 @@ async fn a_panic_before_the_first_await_is_a_panic_of_the_handler(server: Server
     raw.expect(frame(CLOSE, close(1011, ""))).await;
     raw.say(masked(CLOSE, close(1011, ""))).await;
     assert!(raw.hear_end().await, "ended by a reset");
-    drop(raw);
     eventually(|| running.topics.is_empty()).await;
 }
 

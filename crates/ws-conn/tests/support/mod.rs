@@ -224,6 +224,8 @@ pub(crate) enum Lie {
     Nothing,
     /// The same, of many slices at once.
     NothingVectored,
+    /// It is out.
+    Told,
 }
 
 /// The other end of a [`Transport`]: bytes in, bytes out. Frames are written without masks for either
@@ -279,7 +281,7 @@ impl Peer {
         self.change_output(|shared| shared.room = room);
     }
 
-    /// Makes the transport lie.
+    /// Makes the transport lie once.
     pub(crate) fn lie(&self, lie: Lie) {
         self.lock().lie = Some(lie);
     }
@@ -387,11 +389,18 @@ impl AsyncWrite for Transport {
             return Poll::Ready(Err(error.into()));
         }
         assert!(!shared.shut_down, "nothing is written after a shutdown");
-        let count = match shared.lie {
-            Some(Lie::OneTooMany) => return Poll::Ready(Ok(buf.len() + 1)),
-            Some(Lie::Nothing) => return Poll::Ready(Ok(0)),
-            _ => buf.len().min(shared.room),
-        };
+        match shared.lie {
+            Some(Lie::OneTooMany) => {
+                shared.lie = Some(Lie::Told);
+                return Poll::Ready(Ok(buf.len() + 1));
+            }
+            Some(Lie::Nothing) => {
+                shared.lie = None;
+                return Poll::Ready(Ok(0));
+            }
+            _ => {}
+        }
+        let count = buf.len().min(shared.room);
         if count == 0 && !buf.is_empty() {
             shared.writer = Some(cx.waker().clone());
             return Poll::Pending;
@@ -413,15 +422,15 @@ impl AsyncWrite for Transport {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.lock().lie == Some(Lie::NothingVectored) {
+        if self.lock().lie.take_if(|lie| *lie == Lie::NothingVectored).is_some() {
             return Poll::Ready(Ok(0));
         }
         self.poll_write(cx, &slices.iter().flat_map(|slice| slice.to_vec()).collect::<Vec<_>>())
     }
 
     fn is_write_vectored(&self) -> bool {
-        // A lie about one piece is told only if each piece is offered by itself.
-        self.lock().lie != Some(Lie::OneTooMany)
+        // Pieces that are offered one by one let it claim a byte of the next.
+        !matches!(self.lock().lie, Some(Lie::OneTooMany | Lie::Told))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -271,8 +271,8 @@ impl Raw {
         read.await.expect("a whole frame")
     }
 
-    /// The server's end of the TCP connection must come next; answers whether without a reset.
-    pub(crate) async fn hear_end(&mut self) -> bool {
+    /// The server's end of the TCP connection must come next; answers whether without a reset. Ends ours.
+    pub(crate) async fn hear_end(mut self) -> bool {
         match self.0.read_u8().await {
             Ok(byte) => panic!("{byte:#x} instead of the end"),
             Err(error) => error.kind() == io::ErrorKind::UnexpectedEof,
