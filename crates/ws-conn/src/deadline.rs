@@ -6,7 +6,7 @@ use std::{
     future::Future,
     pin::{Pin, pin},
     task::{Context, Waker},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -52,6 +52,15 @@ impl Deadline {
         pin!(unconstrained(sleep.as_mut())).poll(cx).is_ready()
     }
 }
+
+/// So long from now; a limit as long as can be is one that nobody lives to see.
+pub(crate) fn after(limit: Duration) -> Instant {
+    let now = now();
+    now.checked_add(limit).unwrap_or_else(|| now + FAR_FUTURE)
+}
+
+/// Thirty years, which tokio calls far, too.
+const FAR_FUTURE: Duration = Duration::from_secs(30 * 365 * 86_400);
 
 /// The time as tokio sees it, which tests can stop.
 pub(crate) fn now() -> Instant {

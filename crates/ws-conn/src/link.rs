@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     Config, Error, Pong,
-    deadline::{Deadline, now},
+    deadline::{Deadline, after, now},
     ping::Pings,
     proto::{
         Chunk, CloseFrame, Closed, Event, Incoming, Keepalive, Message, Outbound, PreparedMessage,
@@ -231,7 +231,8 @@ impl<S> Link<S> {
     /// # Errors
     /// [`Error::Closed`] if the transport failed.
     pub fn check_sent(&mut self) -> Result<(), Error> {
-        if self.broken { Err(self.explain(SendError::Closing)) } else { Ok(()) }
+        let lost = self.broken || (self.is_dead() && !self.closed().is_clean());
+        if lost { Err(self.explain(SendError::Closing)) } else { Ok(()) }
     }
 
     /// What a refusal to send means for the application.
@@ -324,14 +325,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             return Poll::Ready(false);
         }
         let Some(io) = &mut self.io else { return Poll::Ready(false) };
-        let mut io = Pin::new(io);
-        match ready!(tokio_util::io::poll_read_buf(io.as_mut(), cx, buffer)) {
+        match ready!(tokio_util::io::poll_read_buf(Pin::new(io), cx, buffer)) {
             Ok(count) if count > 0 => {
                 self.outbound.handle_activity();
                 return Poll::Ready(true);
             }
-            // The peer is done, and so are we: it must not wait until we are dropped to see that.
-            Ok(_) => drop(io.poll_shutdown(cx)),
+            // The peer is done sending, but may still read: the answer to its Close leaves, if the
+            // transport takes it at once. Nor must it wait until we are dropped to see our end.
+            Ok(_) => {
+                let _ = self.poll_flush(cx);
+                if let Some(io) = &mut self.io {
+                    let _ = Pin::new(io).poll_shutdown(cx);
+                }
+            }
             Err(error) => {
                 self.cause.get_or_insert(error);
             }
@@ -343,7 +349,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     /// Looks at the clocks, after the transport has been read empty: keepalive while open, patience
     /// while closing. Answers whether anything changed that the caller should act on.
     pub fn poll_timers(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.state() == State::Open {
+        if self.state() == State::Open && !self.broken {
             let deadline = self.outbound.poll_timeout();
             if !self.timer.poll(cx, deadline) {
                 return false;
@@ -356,11 +362,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
 
     /// Ends the connection when a closing peer has used up our patience.
     pub fn poll_close_timeout(&mut self, cx: &mut Context<'_>) -> bool {
-        if matches!(self.state(), State::Open | State::Closed) {
+        // A transport that cannot be written to is closing, too: its reading side has that long to end.
+        let open = self.state() == State::Open && !self.broken;
+        if open || self.state() == State::Closed {
             return false;
         }
         // One limit for all of it, however the peer trickles.
-        let deadline = *self.close_deadline.get_or_insert_with(|| now() + self.close_timeout);
+        let deadline = *self.close_deadline.get_or_insert_with(|| after(self.close_timeout));
         let passed = self.timer.poll(cx, Some(deadline));
         if passed {
             self.abort();
@@ -381,10 +389,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
                     let written = ready!(poll_write_queue(io.as_mut(), cx, queue))?;
                     if written == 0 {
                         return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-                    }
-                    // A transport that claims more than it was given cannot be believed at all.
-                    if written > queue.len() {
-                        return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
                     }
                     queue.advance(written);
                     self.unflushed = true;
@@ -421,12 +425,16 @@ fn poll_write_queue<S: AsyncWrite>(
     queue: &SendQueue,
 ) -> Poll<io::Result<usize>> {
     let chunk = queue.chunk();
-    if chunk.len() == queue.len() || !io.is_write_vectored() {
-        return io.poll_write(cx, chunk);
-    }
-    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-    let used = queue.chunks_vectored(&mut slices);
-    io.poll_write_vectored(cx, &slices[..used])
+    let (written, given) = if chunk.len() == queue.len() || !io.is_write_vectored() {
+        (ready!(io.poll_write(cx, chunk))?, chunk.len())
+    } else {
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        let used = queue.chunks_vectored(&mut slices);
+        let given = slices[..used].iter().map(|slice| slice.len()).sum();
+        (ready!(io.poll_write_vectored(cx, &slices[..used]))?, given)
+    };
+    // A transport that claims more than it was given cannot be believed at all.
+    Poll::Ready(if written > given { Err(io::ErrorKind::InvalidData.into()) } else { Ok(written) })
 }
 
 /// Header and payload of sixteen large messages; more would only grow the stack frame.

@@ -12,6 +12,7 @@ use tokio::{
 
 use crate::{
     Config, Error, HandshakeError, Origins, Step, Text, WebSocket,
+    deadline::after,
     handshake::{
         HeadLimits, ServerConfig, ServerHandshake, encode_response,
         http::{HeaderValue, Method, Request, Response, header},
@@ -101,7 +102,7 @@ impl Server {
         &self,
         mut stream: S,
     ) -> Result<Upgrade<S>, Error> {
-        let deadline = Instant::now() + self.config.open_timeout;
+        let deadline = Instant::from_std(after(self.config.open_timeout));
         let mut input = BytesMut::new();
         let read = self.read_head(&mut stream, &mut input);
         let Ok(head) = timeout_at(deadline, read).await else {
@@ -130,7 +131,7 @@ impl Server {
         mut stream: S,
         error: &HandshakeError,
     ) -> Result<(), Error> {
-        let deadline = Instant::now() + self.config.open_timeout;
+        let deadline = Instant::from_std(after(self.config.open_timeout));
         respond(&mut stream, deadline, &error.response()).await
     }
 
@@ -252,13 +253,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Upgrade<S> {
     /// # Errors
     /// [`Error::TimedOut`] and [`Error::Connect`].
     pub async fn respond(mut self, mut response: Response<Bytes>) -> Result<(), Error> {
-        let length = response.body().len().into();
         let headers = response.headers_mut();
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        headers.insert(header::CONTENT_LENGTH, length);
         // RFC 9110 §9.3.2: the same head, no body.
         if self.request.method() == Method::HEAD {
-            *response.body_mut() = Bytes::new();
+            let body = std::mem::take(response.body_mut());
+            response.headers_mut().insert(header::CONTENT_LENGTH, body.len().into());
         }
         respond(&mut self.stream, self.deadline, &response).await
     }

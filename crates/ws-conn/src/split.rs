@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::{
     Chunk, CloseCode, CloseFrame, Closed, Error, Intake, Link, Message, Pong, PreparedMessage,
     Text,
-    proto::{Event, SendError, State},
+    proto::{Event, SendError},
 };
 
 pub(crate) fn split<S>(intake: Intake, link: Link<S>) -> (Sender<S>, Receiver<S>) {
@@ -47,7 +47,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Shared<S> {
     async fn ready(&self) {
         poll_fn(|cx| {
             let waker = self.waker(cx.waker());
-            self.link().poll_ready(&mut Context::from_waker(&waker))
+            let ready = self.link().poll_ready(&mut Context::from_waker(&waker));
+            self.waiting.settle(cx.waker(), ready)
         })
         .await;
     }
@@ -55,7 +56,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Shared<S> {
     async fn flush(&self) -> Result<(), Error> {
         poll_fn(|cx| {
             let waker = self.waker(cx.waker());
-            self.link().poll_flush(&mut Context::from_waker(&waker))
+            let flushed = self.link().poll_flush(&mut Context::from_waker(&waker));
+            self.waiting.settle(cx.waker(), flushed)
         })
         .await;
         self.link().check_sent()
@@ -91,6 +93,16 @@ impl Waiting {
         if !waiting.iter().any(|other| other.will_wake(waker)) {
             waiting.push(waker.clone());
         }
+    }
+}
+
+impl Waiting {
+    /// Forgets a task that waits no longer, so that those that are done are not kept.
+    fn settle<T>(&self, waker: &Waker, poll: Poll<T>) -> Poll<T> {
+        if poll.is_ready() {
+            self.lock().retain(|other| !other.will_wake(waker));
+        }
+        poll
     }
 }
 
@@ -159,16 +171,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Sender<S> {
     /// [`Error::Closed`] if the connection is closing or gone already.
     pub async fn close(&self, code: CloseCode, reason: impl Into<Text>) -> Result<(), Error> {
         let frame = CloseFrame::new(code, reason);
-        let result = self.shared.send_with(|link| link.close(frame)).await;
-        // The receiving half has a new deadline to keep.
+        let queued = {
+            let mut link = self.shared.link();
+            link.close(frame).map_err(|error| link.explain(error))
+        };
+        // The receiving half has a deadline to keep from now on, even if nothing can be written.
         self.shared.waiting.wake_by_ref();
-        result
+        queued?;
+        self.shared.flush().await
     }
 
     /// Whether messages can be sent.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.shared.link().state() == State::Open
+        self.shared.link().can_send()
     }
 }
 
@@ -215,8 +231,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Receiver<S> {
         loop {
             // The timers are this half's alone, so they wake its own task.
             let _ = shared.link().poll_close_timeout(cx);
-            if let Poll::Ready(event) = intake.poll_event(&mut shared_cx, &shared.link) {
-                return Poll::Ready(event);
+            let event = intake.poll_event(&mut shared_cx, &shared.link);
+            if event.is_ready() {
+                return shared.waiting.settle(cx.waker(), event);
             }
             let mut link = shared.link();
             let changed = link.poll_timers(cx);

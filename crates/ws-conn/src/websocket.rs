@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::{
     Chunk, CloseCode, CloseFrame, Closed, Config, Error, Intake, Link, Message, Pong,
     PreparedMessage, Receiver, Sender, Text,
-    proto::{ChaChaKeys, Event, Inbound, MaskingKeys, Outbound, Role, State},
+    proto::{ChaChaKeys, Event, Inbound, MaskingKeys, Outbound, Role},
     split,
 };
 
@@ -98,7 +98,7 @@ impl<S> WebSocket<S> {
     #[must_use]
     #[doc(alias = "connected")]
     pub fn is_open(&self) -> bool {
-        self.link.state() == State::Open
+        self.link.can_send()
     }
 
     /// The stream underneath, to look at addresses and the like.

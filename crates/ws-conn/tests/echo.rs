@@ -415,7 +415,7 @@ async fn a_trickling_peer_does_not_stretch_the_open_timeout() {
         let (near, mut far) = tokio::io::duplex(1 << 10);
         let trickling = tokio::spawn(async move {
             loop {
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                tokio::time::sleep(Duration::from_secs(1)).await; // tidy: allow-sleep(the clock is stopped)
                 if far.write_all(b"x").await.is_err() {
                     break;
                 }
@@ -457,7 +457,7 @@ async fn switching_protocols<S: AsyncRead + Unpin>(stream: &mut S) -> Vec<u8> {
     }
     let request = String::from_utf8(request.to_vec()).expect("a request is ASCII");
     let (_, key) = request.split_once("Sec-WebSocket-Key: ").expect("it has a key");
-    let accept = accept_token(key[..24].as_bytes());
+    let accept = accept_token(&key.as_bytes()[..24]);
     format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Accept: {accept}\r\nX-Node: 7\r\n\r\n"

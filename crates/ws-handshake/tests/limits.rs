@@ -46,7 +46,7 @@ fn with_size(size: usize) -> Vec<u8> {
 fn refused_after(config: &ServerConfig, wire: &[u8], step: usize) -> (usize, StatusCode) {
     let mut taken = 0;
     let pieces = wire.chunks(step).inspect(|piece| taken += piece.len());
-    let error = serve_pieces(config, pieces).map(|_| ()).unwrap_err();
+    let error = serve_pieces(config, pieces).map(|_| ()).expect_err("refused");
     (taken, error.status())
 }
 

@@ -23,6 +23,8 @@ struct UnderWay {
     data: BytesMut,
     fragments: u32,
     streaming: bool,
+    /// Whether a chunk has been handed out.
+    handed_out: bool,
 }
 
 impl Assembler {
@@ -61,10 +63,23 @@ impl Assembler {
             None => {
                 let data = BytesMut::new();
                 let opcode = header.opcode;
-                self.under_way = Some(Box::new(UnderWay { opcode, data, fragments, streaming }));
+                let handed_out = false;
+                let message = UnderWay { opcode, data, fragments, streaming, handed_out };
+                self.under_way = Some(Box::new(message));
             }
         }
         Ok(())
+    }
+
+    /// Collects a message that was to be handed out in chunks, if none has been and `length`, that of
+    /// its first frame, is within the limit.
+    pub(crate) fn keep_whole(&mut self, length: u64, limits: &Limits) {
+        if let Some(message) = &mut self.under_way
+            && !message.handed_out
+            && length <= limits.max_message_size
+        {
+            message.streaming = false;
+        }
     }
 
     /// Whether a message has begun and not ended.
@@ -124,6 +139,9 @@ impl Assembler {
         ends: bool,
     ) -> Result<Chunk, ProtocolError> {
         let piece = take(input, 0, len);
+        if let Some(message) = &mut self.under_way {
+            message.handed_out = true;
+        }
         if !self.is_text(Opcode::Continuation) {
             if ends {
                 self.under_way = None;

@@ -64,6 +64,11 @@ impl Inbound {
     #[doc(alias = "recv_streaming")]
     pub fn set_streaming(&mut self, streaming: bool) {
         self.streaming = streaming;
+        if !streaming && self.assembler.is_under_way() {
+            // Of a message that began to come in chunks, but of which nobody has seen any.
+            let length = self.frame.map_or(0, |frame| frame.header.length);
+            self.assembler.keep_whole(length, &self.limits);
+        }
     }
 
     /// Takes the next thing off the front of `input`; `None` means that it needs more bytes.

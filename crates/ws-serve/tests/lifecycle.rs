@@ -393,7 +393,7 @@ async fn a_client_that_answers_pings_is_kept() {
 async fn without_keepalive_nothing_is_sent_and_nobody_given_up() {
     let server = server().config(Config::default().keepalive(Keepalive::off()));
     let running = Running::start(server, |mut socket: Socket| async move {
-        let slept = tokio::time::sleep(Duration::from_secs(3600));
+        let slept = tokio::time::sleep(Duration::from_secs(3600)); // tidy: allow-sleep(the clock is stopped)
         tokio::select! {
             _ = socket.receive() => Ok(()),
             () = slept => socket.send("an hour later").await,

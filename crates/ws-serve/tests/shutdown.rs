@@ -4,10 +4,11 @@
 mod support;
 
 use std::{
-    future::pending,
+    future::{pending, poll_fn},
     io::ErrorKind,
     net::SocketAddr,
     sync::{Arc, Barrier, Mutex, mpsc},
+    task::Poll,
     thread,
     time::Duration,
 };
@@ -116,6 +117,31 @@ async fn handshakes_in_flight_get_503(server: Server) {
     running.end().await;
 }
 
+/// "At once" holds for those, too, who were not yet served.
+async fn dropping_the_server_ends_handshakes_in_flight(server: Server) {
+    let running = Running::start(server, ignore);
+    let stream = TcpStream::connect(running.address).await.expect("the server listens");
+    let mut waiting = Raw(BufReader::new(stream));
+    let (start, rest) = REQUEST.split_at(40);
+    waiting.say(start).await;
+    // Accepted after the first, see above.
+    let _client = running.client().await;
+    running.serving.abort();
+    assert!(running.serving.await.expect_err("aborted").is_cancelled());
+    let _ = waiting.0.write_all(rest.as_bytes()).await;
+    waiting.hear_end().await;
+}
+
+#[tokio::test]
+async fn dropping_the_server_ends_handshakes_in_flight_on_a_single_threaded_runtime() {
+    within(dropping_the_server_ends_handshakes_in_flight(server())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dropping_the_server_ends_handshakes_in_flight_on_one_worker() {
+    within(dropping_the_server_ends_handshakes_in_flight(server().workers(1))).await;
+}
+
 #[tokio::test]
 async fn handshakes_in_flight_get_503_on_a_single_threaded_runtime() {
     within(handshakes_in_flight_get_503(server())).await;
@@ -164,6 +190,48 @@ async fn what_was_published_leaves_before_the_close(server: Server) {
     running.end().await;
 }
 
+/// T21: also if serving the members takes several turns and has begun.
+#[tokio::test]
+async fn what_is_half_way_out_to_a_crowd_leaves_before_the_close() {
+    let (handler, _told) = exposed();
+    let running = Running::start(server(), handler);
+    within(async {
+        let topic = running.topics.get("t");
+        let mut crowd = Vec::new();
+        // More than the flusher serves in one turn.
+        for _ in 0..300 {
+            let mut raw = running.raw().await;
+            raw.say(masked(TEXT, "+t")).await;
+            raw.expect(frame(TEXT, "+t")).await;
+            crowd.push(raw);
+        }
+        let shutdown = running.shutdown.clone();
+        let mut turn = 0;
+        tokio::spawn(poll_fn(move |cx| {
+            turn += 1;
+            topic.publish(turn.to_string());
+            if turn == 2 {
+                shutdown.start();
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }));
+        for (number, raw) in crowd.iter_mut().enumerate() {
+            let mut heard = Vec::new();
+            loop {
+                let (first, payload) = raw.frame().await;
+                if first == CLOSE {
+                    break;
+                }
+                heard.push(payload);
+            }
+            assert_eq!(heard, [b"1", b"2"], "member {number}");
+        }
+    })
+    .await;
+}
+
 /// B31: the client's last words are heard after our Close.
 async fn a_closing_client_is_waited_for(server: Server) {
     let (handler, mut told) = exposed();
@@ -208,7 +276,7 @@ async fn a_handler_that_ignores_the_end_does_not_keep_the_connection(server: Ser
 async fn dropping_the_server_ends_its_connections(server: Server) {
     let (handler, mut told) = exposed();
     let running = Running::start(server, handler);
-    let mut raw = running.raw().await;
+    let raw = running.raw().await;
     drop(sender_from(&mut told).await);
     running.serving.abort();
     assert!(running.serving.await.expect_err("aborted").is_cancelled());
@@ -222,7 +290,7 @@ async fn dropping_the_server_ends_its_connections(server: Server) {
 
 async fn dropping_the_server_ends_connections_whose_handlers_do_not_look(server: Server) {
     let running = Running::start(server, ignore);
-    let mut raw = running.raw().await;
+    let raw = running.raw().await;
     running.serving.abort();
     raw.hear_end().await;
 }
