@@ -117,17 +117,28 @@ async fn connection<H: Handler>(
     handler: H,
 ) {
     // Boxed, so that the long-lived task does not carry the size of the handshake.
-    let Some((intake, peer)) = Box::pin(open(stream, address, &settings, hub)).await else {
-        return;
+    let opened = {
+        let ended = hub.ended.clone();
+        let opening = Box::pin(open(stream, address, &settings, hub));
+        tokio::select! {
+            biased;
+            () = ended.cancelled() => return,
+            opened = opening => opened,
+        }
     };
-    // A shutdown that began meanwhile has not seen this connection.
+    let Some((intake, peer)) = opened else { return };
+    let socket = Socket::new(intake, Arc::clone(&peer));
+    // Called within the session, which catches a panic of the call itself, too.
+    let session = Session::new(Arc::clone(&peer), async move { handler.call(socket).await });
+    // The session is on the list now; an end that came before has not seen it.
     if settings.shutdown.is_started() {
         let _ = peer.close(settings.shutdown.frame());
     }
-    drop(settings);
-    let socket = Socket::new(intake, Arc::clone(&peer));
-    // Called within the session, which catches a panic of the call itself, too.
-    Session::new(peer, async move { handler.call(socket).await }).await;
+    if peer.hub.ended.is_cancelled() {
+        peer.abort();
+    }
+    drop((settings, peer));
+    session.await;
 }
 
 /// The opening handshake, or a page.

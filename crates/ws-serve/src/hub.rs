@@ -10,6 +10,7 @@ use std::{
 };
 
 use atomic_waker::AtomicWaker;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     CloseFrame, Topics,
@@ -24,6 +25,10 @@ pub(crate) struct Hub {
     flusher: AtomicWaker,
     /// Shards in which something was published since they were last flushed.
     dirty: Mutex<VecDeque<Arc<Shard>>>,
+    /// The turn that is being served; its lock keeps turns in order.
+    under_way: Mutex<Option<Flush>>,
+    /// Cancelled when serving has ended: nothing may begin any more.
+    pub(crate) ended: CancellationToken,
     peers: Mutex<HashMap<u64, Arc<Peer>>>,
 }
 
@@ -34,6 +39,8 @@ impl Hub {
             max_queue,
             flusher: AtomicWaker::new(),
             dirty: Mutex::default(),
+            under_way: Mutex::default(),
+            ended: CancellationToken::new(),
             peers: Mutex::default(),
         }
     }
@@ -63,11 +70,7 @@ impl Hub {
 
     /// Starts the closing handshake on all connections, behind what was published before.
     pub(crate) fn close_all(&self, frame: &CloseFrame) {
-        loop {
-            // Not in the condition, which would hold the lock for the length of the body.
-            let Some(shard) = lock(&self.dirty).pop_front() else { break };
-            shard.take().run(&mut { usize::MAX }, self.max_queue);
-        }
+        self.flush(&mut { usize::MAX });
         for peer in self.peers() {
             let _ = peer.close(frame.clone());
         }
@@ -75,6 +78,7 @@ impl Hub {
 
     /// Ends all connections without ceremony.
     pub(crate) fn abort_all(&self) {
+        self.ended.cancel();
         self.peers().iter().for_each(|peer| peer.abort());
     }
 
@@ -91,29 +95,34 @@ impl Hub {
     ///
     /// Run it unconstrained: its writes are many by design, and it lets others in by itself.
     pub(crate) async fn flush_forever(&self) {
-        let mut under_way: Option<Flush> = None;
         poll_fn(|cx| {
             self.flusher.register(cx.waker());
             let mut budget = WRITES_PER_TURN;
-            loop {
-                let flush = match &mut under_way {
-                    Some(flush) => flush,
-                    None => match lock(&self.dirty).pop_front() {
-                        Some(shard) => under_way.insert(shard.take()),
-                        None => return Poll::<()>::Pending,
-                    },
-                };
-                flush.run(&mut budget, self.max_queue);
-                if flush.is_done() {
-                    under_way = None;
-                }
-                if budget == 0 {
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
+            self.flush(&mut budget);
+            if budget == 0 {
+                cx.waker().wake_by_ref();
             }
+            Poll::<()>::Pending
         })
         .await;
+    }
+
+    /// Serves what was published, turn by turn, until there is nothing left or the budget is used up.
+    fn flush(&self, budget: &mut usize) {
+        let mut under_way = lock(&self.under_way);
+        while *budget > 0 {
+            let flush = match &mut *under_way {
+                Some(flush) => flush,
+                None => match lock(&self.dirty).pop_front() {
+                    Some(shard) => under_way.insert(shard.take()),
+                    None => return,
+                },
+            };
+            flush.run(budget, self.max_queue);
+            if flush.is_done() {
+                *under_way = None;
+            }
+        }
     }
 }
 
