@@ -97,3 +97,19 @@ impl fmt::Display for Because<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Poll;
+
+    use super::Error;
+    use crate::Message;
+
+    /// What `Text` goes to some length for: a message is moved through these without being reshaped.
+    #[test]
+    fn a_message_has_the_same_layout_however_it_is_wrapped() {
+        let size = size_of::<Message>();
+        assert_eq!(size_of::<Option<Message>>(), size);
+        assert_eq!(size_of::<Poll<Result<Option<Message>, Error>>>(), size);
+    }
+}

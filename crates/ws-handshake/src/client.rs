@@ -73,8 +73,8 @@ impl ClientHandshake {
         config: &ClientConfig,
         nonce: [u8; 16],
     ) -> Result<Self, HandshakeError> {
-        if let Some(name) = config.headers.keys().find(|name| RESERVED.contains(name)) {
-            return Err(HandshakeError::ReservedHeader(name.clone()));
+        if let Some(name) = RESERVED.iter().find(|name| config.headers.contains_key(*name)) {
+            return Err(HandshakeError::ReservedHeader(name.as_str()));
         }
         let duplicate = |(i, name)| config.subprotocols[..i].contains(name);
         let mut names = config.subprotocols.iter();
@@ -216,7 +216,7 @@ const CREDENTIALS: [HeaderName; 3] =
     [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION];
 
 /// What the handshake itself is made of, and what would make a proxy see a body in our frames.
-const RESERVED: [HeaderName; 10] = [
+static RESERVED: [HeaderName; 10] = [
     header::CONTENT_LENGTH,
     header::TRANSFER_ENCODING,
     header::HOST,

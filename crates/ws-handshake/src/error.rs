@@ -94,7 +94,7 @@ pub enum HandshakeError {
     InvalidUri(&'static str),
     /// A header that belongs to the handshake itself.
     #[error("header {0} is set by the handshake")]
-    ReservedHeader(http::HeaderName),
+    ReservedHeader(&'static str),
 }
 
 impl HandshakeError {

@@ -180,7 +180,7 @@ fn server_answers_500_to_errors_that_are_no_clients_fault() {
         Box::new(response)
     };
     let upgrade = HandshakeError::InvalidUpgrade("Upgrade");
-    let reserved = HandshakeError::ReservedHeader(HeaderName::from_static("host"));
+    let reserved = HandshakeError::ReservedHeader("host");
     for (error, status, sentence) in [
         (HandshakeError::Rejecting(answered(409)), 409, "rejected with status 409 Conflict"),
         (HandshakeError::UnexpectedEof, 400, "connection closed during the opening handshake"),

@@ -121,7 +121,7 @@ impl Assembler {
         }
         let (opcode, payload) = match self.under_way.take() {
             Some(message) => (message.opcode, message.data.freeze()),
-            None => (header.opcode, take(input, 0, len)),
+            None => (header.opcode, take(input, len)),
         };
         if opcode == Opcode::Binary {
             return Ok(Some(Message::Binary(payload)));
@@ -138,7 +138,7 @@ impl Assembler {
         len: usize,
         ends: bool,
     ) -> Result<Chunk, ProtocolError> {
-        let piece = take(input, 0, len);
+        let piece = take(input, len);
         if let Some(message) = &mut self.under_way {
             message.handed_out = true;
         }
@@ -176,16 +176,14 @@ impl Assembler {
     }
 }
 
-/// Takes `len` bytes off `input`, behind `skip` that are dropped: small ones by copy, so that five
-/// bytes do not keep a whole read buffer alive, larger ones by reference.
-#[inline]
-pub(crate) fn take(input: &mut BytesMut, skip: usize, len: usize) -> Bytes {
+/// Takes `len` bytes off `input`: small ones by copy, so that five bytes do not keep a whole read
+/// buffer alive, larger ones by reference.
+pub(crate) fn take(input: &mut BytesMut, len: usize) -> Bytes {
     if len > COPY_UP_TO {
-        input.advance(skip);
         return input.split_to(len).freeze();
     }
-    let payload = Bytes::copy_from_slice(&input[skip..skip + len]);
-    input.advance(skip + len);
+    let payload = Bytes::copy_from_slice(&input[..len]);
+    input.advance(len);
     payload
 }
 

@@ -105,16 +105,6 @@ impl FrameHeader {
         receiver: Role,
         rsv1_defined: bool,
     ) -> Result<Option<(Self, usize)>, ProtocolError> {
-        // The commonest header by far, a client's short message in one frame, at a glance: nothing
-        // below would object to it.
-        if let Some(&[first @ (0x81 | 0x82), second @ 0x80..=0xFD, k0, k1, k2, k3]) =
-            input.first_chunk()
-            && receiver == Role::Server
-        {
-            let opcode = if first == 0x81 { Opcode::Text } else { Opcode::Binary };
-            let (mask, length) = (Some([k0, k1, k2, k3]), u64::from(second & 0x7F));
-            return Ok(Some((Self { fin: true, rsv1: false, opcode, mask, length }, 6)));
-        }
         let Some(&first) = input.first() else { return Ok(None) };
         let opcode = Opcode::new(first & 0x0F)?;
         let fin = first & 0x80 != 0;
@@ -178,6 +168,20 @@ impl FrameHeader {
         Ok(Some((Self { fin, rsv1, opcode, mask: Some(key), length }, length_end + 4)))
     }
 
+    /// The commonest header by far at a glance: that of a client's short message in one frame, which
+    /// [`decode`](Self::decode) would not object to. Answers whether it is text, the key and the length.
+    #[inline]
+    pub(crate) fn decode_short(input: &[u8], receiver: Role) -> Option<(bool, [u8; 4], usize)> {
+        match input.first_chunk() {
+            Some(&[first @ (0x81 | 0x82), second @ 0x80..=0xFD, k0, k1, k2, k3])
+                if receiver == Role::Server =>
+            {
+                Some((first == 0x81, [k0, k1, k2, k3], usize::from(second & 0x7F)))
+            }
+            _ => None,
+        }
+    }
+
     /// The header's bytes, with the length in its shortest form.
     #[inline]
     #[must_use]
@@ -237,6 +241,9 @@ impl std::ops::Deref for EncodedHeader {
 
 /// Two bytes, eight of extended length, four of masking key (§5.2).
 pub(crate) const MAX_HEADER: usize = 14;
+
+/// Two bytes and the masking key, with a length up to 125.
+pub(crate) const SHORT_HEADER: usize = 6;
 
 /// The payload limit of control frames (§5.5).
 pub(crate) const MAX_CONTROL_PAYLOAD: usize = 125;

@@ -3,12 +3,12 @@
 //! It takes whole frames off the front of a buffer that the caller owns, unmasks in place as bytes
 //! arrive, and keeps no copy. Not its business: what must be answered, which is `outbound.rs`.
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use crate::{
-    CloseFrame, FrameHeader, Incoming, Limits, Message, Opcode, ProtocolError, Role, Text,
-    apply_mask,
+    CloseFrame, FrameHeader, Incoming, Limits, Message, Opcode, ProtocolError, Role, apply_mask,
     assemble::{Assembler, take},
+    frame::SHORT_HEADER,
     utf8::validate,
 };
 
@@ -95,13 +95,40 @@ impl Inbound {
     /// Takes a message off the front of `input` if it lies there whole, in one frame, and with nothing
     /// begun before it: the common case, without the way through [`Incoming`]. `None` says nothing;
     /// ask [`poll`](Self::poll) then.
-    #[inline]
+    // Inlined, and with no detour through a `FrameHeader`, so that a small message is put together in
+    // registers: each look at a value that was just written piece by piece waits for the pieces to
+    // land (measured: 4 ns, four times a message).
+    #[expect(clippy::inline_always, reason = "the compiler finds it too large, see above")]
+    #[inline(always)]
     #[must_use]
     pub fn poll_whole(&mut self, input: &mut BytesMut) -> Option<Message> {
         if self.finished || self.streaming || self.frame.is_some() || self.assembler.is_under_way()
         {
             return None;
         }
+        let Some((text, key, len)) = FrameHeader::decode_short(input, self.role) else {
+            let (opcode, payload) = self.poll_whole_any(input)?;
+            return Some(Message::from_checked(opcode, payload));
+        };
+        let limit = self.limits.max_message_size.min(self.limits.max_frame_size);
+        let payload = input.get_mut(SHORT_HEADER..SHORT_HEADER + len)?;
+        if len as u64 > limit {
+            return None;
+        }
+        apply_mask(payload, key, 0);
+        if text && validate(payload).is_err() {
+            // Back as it was, for `poll` to say so.
+            apply_mask(payload, key, 0);
+            return None;
+        }
+        let payload = Bytes::from(Box::<[u8]>::from(&*payload));
+        input.advance(SHORT_HEADER + len);
+        Some(Message::from_checked(if text { Opcode::Text } else { Opcode::Binary }, payload))
+    }
+
+    /// As [`poll_whole`](Self::poll_whole), for headers of any kind.
+    #[inline(never)]
+    fn poll_whole_any(&mut self, input: &mut BytesMut) -> Option<(Opcode, Bytes)> {
         let decoded = FrameHeader::decode(input, self.role, self.rsv1_defined);
         let Ok(Some((mut header, size))) = decoded else { return None };
         let whole = header.length <= (input.len() - size) as u64;
@@ -115,18 +142,15 @@ impl Inbound {
         if let Some(key) = header.mask {
             apply_mask(payload, key, 0);
         }
-        if header.opcode == Opcode::Text && validate(payload).is_err() {
+        let invalid = header.opcode == Opcode::Text && validate(payload).is_err();
+        input.advance(size);
+        if invalid {
             // For `poll` to say so, which must not unmask it again.
             header.mask = None;
-            input.advance(size);
             self.frame = Some(Progress { header, ready: 0, handed_out: 0 });
             return None;
         }
-        let payload = take(input, size, len);
-        Some(match header.opcode {
-            Opcode::Text => Message::Text(Text::from_validated(payload)),
-            _ => Message::Binary(payload),
-        })
+        Some((header.opcode, take(input, len)))
     }
 
     /// How many bytes beyond the `buffered` ones complete the frame under way; 0 if unknown. A hint
@@ -216,7 +240,7 @@ fn read_control(header: &FrameHeader, input: &mut BytesMut) -> Result<Incoming, 
     if let Some(key) = header.mask {
         apply_mask(&mut input[..len], key, 0);
     }
-    let payload = take(input, 0, len);
+    let payload = take(input, len);
     Ok(match header.opcode {
         Opcode::Close => Incoming::Close(CloseFrame::decode(&payload)?),
         Opcode::Ping => Incoming::Ping(payload),

@@ -32,11 +32,18 @@ pub fn apply_mask(data: &mut [u8], key: [u8; 4], offset: usize) {
             *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
         }
     }
-    let (words, rest) = rest.as_chunks_mut::<4>();
+    let (words, rest) = rest.as_chunks_mut::<8>();
     for word in words {
-        *word = (u32::from_ne_bytes(*word) ^ key).to_ne_bytes();
+        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
     }
-    for (byte, key) in rest.iter_mut().zip(wide.to_ne_bytes()) {
+    let rest = match rest.split_first_chunk_mut::<4>() {
+        Some((word, rest)) => {
+            *word = (u32::from_ne_bytes(*word) ^ key).to_ne_bytes();
+            rest
+        }
+        None => rest,
+    };
+    for (byte, key) in rest.iter_mut().zip(key.to_ne_bytes()) {
         *byte ^= key;
     }
 }

@@ -35,6 +35,15 @@ impl Message {
         Self::Binary(data.into())
     }
 
+    /// A message with a payload that is UTF-8 if the opcode says so.
+    #[inline]
+    pub(crate) fn from_checked(opcode: Opcode, payload: Bytes) -> Self {
+        match opcode {
+            Opcode::Text => Self::Text(Text::from_validated(payload)),
+            _ => Self::Binary(payload),
+        }
+    }
+
     /// The text, if this is a text message.
     #[must_use]
     pub fn as_text(&self) -> Option<&str> {

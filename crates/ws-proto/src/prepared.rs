@@ -5,7 +5,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::{FrameHeader, Message, Opcode, Text};
+use crate::{FrameHeader, Message, Opcode};
 
 /// A message that is framed already, for sending to many clients.
 ///
@@ -47,11 +47,7 @@ impl PreparedMessage {
     /// The message again, sharing the payload.
     #[must_use]
     pub fn message(&self) -> Message {
-        let payload = self.frame.slice(self.header_len..);
-        match self.opcode {
-            Opcode::Text => Message::Text(Text::from_validated(payload)),
-            _ => Message::Binary(payload),
-        }
+        Message::from_checked(self.opcode, self.frame.slice(self.header_len..))
     }
 
     /// The bytes that a server puts on the wire.

@@ -187,6 +187,20 @@ impl Peer {
         });
     }
 
+    /// Hands a control frame or a violation over, behind what is in the cork.
+    pub(crate) fn handle(&self, incoming: Incoming) -> Option<Event> {
+        self.with(|core| {
+            core.uncork(self.id);
+            let event = core.link.handle(incoming);
+            // A socket in another task than its session's has nobody to flush the answer for it.
+            if !cork::is_in(self.id) {
+                core.flush();
+                core.wake_session();
+            }
+            event
+        })
+    }
+
     pub(crate) fn is_aborted(&self) -> bool {
         self.aborted.load(Ordering::Relaxed)
     }
@@ -212,7 +226,8 @@ impl Core {
 
     /// Takes note of who waits to receive, unless waking the session wakes it anyway.
     pub(crate) fn set_receiver(&mut self, waker: &Waker) {
-        if !self.session.will_wake(waker) {
+        let known = self.receiver.as_ref().unwrap_or(&self.session);
+        if !known.will_wake(waker) {
             self.receiver = Some(waker.clone());
         }
     }
@@ -278,16 +293,7 @@ impl Access<TcpStream> for &Peer {
     }
 
     fn handle(&mut self, incoming: Incoming) -> Option<Event> {
-        Peer::with(self, |core| {
-            core.uncork(self.id);
-            let event = core.link.handle(incoming);
-            // A socket in another task than its session's has nobody to flush the answer for it.
-            if !cork::is_in(self.id) {
-                core.flush();
-                core.wake_session();
-            }
-            event
-        })
+        Peer::handle(self, incoming)
     }
 }
 

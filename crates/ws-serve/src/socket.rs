@@ -6,17 +6,18 @@ use std::{
     future::{Future, poll_fn},
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
+use tokio::net::TcpStream;
 
 use crate::{
     Chunk, CloseCode, CloseFrame, Closed, Error, Message, Pong, Sender, Text, Topic,
     conn::{
-        Intake,
+        Access, Intake, Link,
         handshake::{http::Request, parse_request},
-        proto::{Event, SendError},
+        proto::{Event, Incoming, SendError},
     },
     peer::Peer,
 };
@@ -229,16 +230,32 @@ struct Receiving<'a>(&'a Peer);
 
 impl Receiving<'_> {
     fn poll_event(&self, cx: &mut Context<'_>, intake: &mut Intake) -> Poll<Event> {
-        let event = intake.poll_event(cx, self.0);
-        if event.is_pending() {
-            self.0.with(|core| core.set_receiver(cx.waker()));
-        }
+        let event = intake.poll_event(cx, Reader { peer: self.0, waker: cx.waker() });
         self.0.receiving.store(event.is_pending(), Ordering::Relaxed);
         event
     }
 
     fn verdict(&self) -> Result<(), Error> {
         self.0.with(|core| core.link.verdict())
+    }
+}
+
+/// Reaches the connection for who waits to receive, and leaves word of him there, under one lock.
+struct Reader<'a> {
+    peer: &'a Peer,
+    waker: &'a Waker,
+}
+
+impl Access<TcpStream> for Reader<'_> {
+    fn with<R>(&mut self, f: impl FnOnce(&mut Link<TcpStream>) -> R) -> R {
+        self.peer.with(|core| {
+            core.set_receiver(self.waker);
+            f(&mut core.link)
+        })
+    }
+
+    fn handle(&mut self, incoming: Incoming) -> Option<Event> {
+        self.peer.handle(incoming)
     }
 }
 
