@@ -3,8 +3,8 @@
 //! `cargo run --release --example echo -- --help`
 #![expect(clippy::print_stdout, reason = "a program that talks to its user")]
 
-use clap::Parser;
-use ws_serve::{Config, Error, Server, Socket};
+use clap::{Parser, ValueEnum};
+use ws_serve::{Config, Deflate, Error, Server, Socket};
 
 /// An echo server.
 #[derive(Parser)]
@@ -15,9 +15,20 @@ struct Options {
     /// Threads, each with a listener of its own; by default one for each core.
     #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
     workers: usize,
+    /// Compress messages with clients that offer it.
+    #[arg(long, require_equals = true, num_args = 0..=1, default_missing_value = "default")]
+    deflate: Option<Compress>,
     /// The largest message accepted.
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
     max_message_size: u64,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Compress {
+    /// Keep no contexts: idle connections cost nothing.
+    Default,
+    /// Keep contexts: the smallest messages.
+    BestRatio,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -26,9 +37,15 @@ async fn main() -> anyhow::Result<()> {
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .init();
     let options = Options::parse();
-    let server = Server::bind(&options.address)?
+    let mut server = Server::bind(&options.address)?
         .config(Config::default().max_message_size(options.max_message_size))
         .workers(options.workers);
+    if let Some(kind) = options.deflate {
+        server = server.deflate(match kind {
+            Compress::Default => Deflate::default(),
+            Compress::BestRatio => Deflate::best_ratio(),
+        });
+    }
     let shutdown = server.shutdown_handle();
     tokio::spawn(async move {
         examples::stop_signal().await;

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use crate::{
-    Config, Error, Step, Text, WebSocket,
+    Config, Deflate, Error, Step, Text, WebSocket,
     handshake::{
         ClientConfig, ClientHandshake, HandshakeError, WsUri,
         http::{HeaderName, HeaderValue, Response},
@@ -71,6 +71,14 @@ impl Client {
     #[must_use]
     pub fn subprotocols<T: Into<Text>>(mut self, names: impl IntoIterator<Item = T>) -> Self {
         self.handshake = self.handshake.subprotocols(names);
+        self
+    }
+
+    /// Offers to compress messages; see [`Deflate`]. Default: off.
+    #[must_use]
+    #[doc(alias = "compression")]
+    pub fn deflate(mut self, settings: Deflate) -> Self {
+        self.handshake = self.handshake.deflate(settings);
         self
     }
 
@@ -138,7 +146,7 @@ impl Client {
             }
             if let Some((negotiated, response)) = handshake.poll_response(&mut input)? {
                 let ws = WebSocket::client_on(stream, input, &self.config)?;
-                return Ok((ws.with_subprotocol(negotiated.subprotocol), response));
+                return Ok((ws.with_negotiated(negotiated), response));
             }
         }
     }

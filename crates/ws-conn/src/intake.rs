@@ -13,8 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     Link, Message, pool,
-    pool::READ_BUFFER,
-    proto::{Event, Inbound, Incoming, State},
+    pool::{LARGE_BUFFER, READ_BUFFER},
+    proto::{AgreedDeflate, Event, Inbound, Incoming, State},
 };
 
 /// How the receiving half reaches the other one: directly, or through a lock if others write too.
@@ -48,15 +48,35 @@ pub struct Intake {
     inbound: Inbound,
     /// Bytes that are read and not decoded.
     buffer: BytesMut,
-    /// Whether `buffer` belongs to the pool.
-    pooled: bool,
+    memory: Memory,
+}
+
+/// Whose memory `buffer` is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Memory {
+    /// The pool's.
+    Pooled,
+    /// The connection's own.
+    Own,
+    /// The connection's own, made for a large frame.
+    Large {
+        /// Whether it is worth keeping for the next one.
+        keep: bool,
+    },
 }
 
 impl Intake {
     /// A receiving half; `early` are the bytes that came behind the opening handshake.
     #[must_use]
     pub fn new(inbound: Inbound, early: BytesMut) -> Self {
-        Self { inbound, buffer: early, pooled: false }
+        Self { inbound, buffer: early, memory: Memory::Own }
+    }
+
+    /// Takes compressed messages, as was agreed on.
+    #[must_use]
+    pub fn with_deflate(mut self, agreed: Option<&AgreedDeflate>) -> Self {
+        self.inbound = self.inbound.with_deflate(agreed);
+        self
     }
 
     /// Hands messages out in chunks from the next one on.
@@ -126,21 +146,19 @@ impl Intake {
         if have.saturating_add(missing) > READ_BUFFER {
             // The frame needs memory of its own, into which it is read without another copy. The
             // length is the peer's word, so only a multiple of what really came is reserved.
-            if self.pooled {
+            if self.memory == Memory::Pooled {
                 self.move_to_own(have, missing);
             } else if self.buffer.capacity() == have {
                 self.buffer.reserve(ahead(have, missing));
+                self.memory = Memory::Large { keep: false };
             }
             return;
         }
-        if !self.pooled && have < KEEP_FROM {
-            let mut buffer = pool::take();
-            buffer.extend_from_slice(&self.buffer);
-            self.buffer = buffer;
-            self.pooled = true;
+        if self.memory != Memory::Pooled && have < KEEP_FROM {
+            self.move_to(pool::take(), Memory::Pooled);
         }
         let spare = self.buffer.capacity() - have;
-        if self.pooled && spare < missing.max(MIN_READ) {
+        if self.memory == Memory::Pooled && spare < missing.max(MIN_READ) {
             // Moves to the front of the same memory, unless messages that were handed out share it.
             self.buffer.reserve(READ_BUFFER - have);
         } else if spare == 0 {
@@ -148,27 +166,40 @@ impl Intake {
         }
     }
 
-    /// Gives a pooled buffer back while waiting; an unfinished frame moves to memory of its own size.
+    /// Gives borrowed memory back while waiting; an unfinished frame moves to memory of its own size.
     fn give_back(&mut self) {
         let have = self.buffer.len();
-        if self.pooled {
-            if have == 0 {
-                pool::put(std::mem::take(&mut self.buffer));
-                self.pooled = false;
-            } else {
-                let missing = usize::try_from(self.inbound.missing(have)).unwrap_or(usize::MAX);
+        if have == 0 {
+            self.move_to(BytesMut::new(), Memory::Own);
+        } else if self.memory == Memory::Pooled || have < KEEP_FROM {
+            let missing = usize::try_from(self.inbound.missing(have)).unwrap_or(usize::MAX);
+            // A few bytes behind a large frame would keep all of its memory.
+            if self.memory != Memory::Own {
                 self.move_to_own(have, if have < KEEP_FROM { 0 } else { missing });
             }
-        } else if have == 0 {
-            self.buffer = BytesMut::new();
         }
     }
 
     fn move_to_own(&mut self, have: usize, missing: usize) {
-        let mut own = BytesMut::with_capacity(have.saturating_add(ahead(have, missing)));
-        own.extend_from_slice(&self.buffer);
-        pool::put(std::mem::replace(&mut self.buffer, own));
-        self.pooled = false;
+        let capacity = have.saturating_add(ahead(have, missing));
+        let (buffer, memory) = match capacity {
+            ..READ_BUFFER => (BytesMut::with_capacity(capacity), Memory::Own),
+            READ_BUFFER..=LARGE_BUFFER => {
+                (pool::take_large(capacity), Memory::Large { keep: true })
+            }
+            _ => (BytesMut::with_capacity(capacity), Memory::Large { keep: false }),
+        };
+        self.move_to(buffer, memory);
+    }
+
+    fn move_to(&mut self, mut buffer: BytesMut, memory: Memory) {
+        buffer.extend_from_slice(&self.buffer);
+        let buffer = std::mem::replace(&mut self.buffer, buffer);
+        match std::mem::replace(&mut self.memory, memory) {
+            Memory::Pooled => pool::put(buffer),
+            Memory::Large { keep: true } => pool::put_large(buffer),
+            Memory::Large { keep: false } | Memory::Own => {}
+        }
     }
 }
 

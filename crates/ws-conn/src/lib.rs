@@ -35,7 +35,7 @@
 //! server of many connections, with broadcast, is `ws-serve`, above.
 
 mod websocket;
-pub use websocket::WebSocket;
+pub use websocket::{Parts, WebSocket};
 
 mod split;
 pub use split::{Receiver, Sender};
@@ -68,5 +68,8 @@ mod deadline;
 mod pool;
 
 pub use handshake::{HandshakeError, Origins, proto};
-pub use proto::{Chunk, CloseCode, CloseFrame, Closed, Keepalive, Message, PreparedMessage, Text};
+pub use proto::{
+    Chunk, CloseCode, CloseFrame, Closed, Compression, Deflate, Keepalive, Message, Outgoing,
+    PreparedMessage, Text,
+};
 pub use ws_handshake as handshake;

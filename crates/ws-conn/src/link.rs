@@ -18,8 +18,8 @@ use crate::{
     deadline::{Deadline, after, now},
     ping::Pings,
     proto::{
-        Chunk, CloseFrame, Closed, Event, Incoming, Keepalive, Message, Outbound, PreparedMessage,
-        SendError, SendQueue, State, Transmit,
+        AgreedDeflate, Chunk, CloseFrame, Closed, Event, Incoming, Keepalive, Outbound, Outgoing,
+        PreparedMessage, SendError, SendQueue, State, Transmit,
     },
 };
 
@@ -39,11 +39,18 @@ pub struct Link<S> {
     cause: Option<io::Error>,
     /// The keepalive's while open, the closing handshake's afterwards.
     timer: Deadline,
-    close_timeout: Duration,
-    /// When patience with a closing peer ends; set when closing begins.
-    close_deadline: Option<Instant>,
+    patience: Patience,
     write_limit: usize,
     pings: Option<Box<Pings>>,
+}
+
+/// How long a closing peer is waited for.
+#[derive(Clone, Copy)]
+enum Patience {
+    /// So long, from when closing begins.
+    Lasts(Duration),
+    /// Closing has begun.
+    Ends(Instant),
 }
 
 impl<S> Link<S> {
@@ -58,11 +65,23 @@ impl<S> Link<S> {
             broken: false,
             cause: None,
             timer: Deadline::default(),
-            close_timeout: config.close_timeout,
-            close_deadline: None,
+            patience: Patience::Lasts(config.close_timeout),
             write_limit: config.write_limit,
             pings: None,
         }
+    }
+
+    /// Compresses messages, as was agreed on.
+    #[must_use]
+    pub fn with_deflate(mut self, agreed: Option<&AgreedDeflate>) -> Self {
+        self.outbound = self.outbound.with_deflate(agreed);
+        self
+    }
+
+    /// Whether messages must be compressed here; see [`Outbound::keeps_context`].
+    #[must_use]
+    pub fn keeps_context(&self) -> bool {
+        self.outbound.keeps_context()
     }
 
     /// The keepalive of a configuration and the time from which it counts, for making an [`Outbound`].
@@ -75,7 +94,7 @@ impl<S> Link<S> {
     ///
     /// # Errors
     /// See [`Outbound::send`].
-    pub fn send(&mut self, message: Message) -> Result<(), SendError> {
+    pub fn send(&mut self, message: impl Into<Outgoing>) -> Result<(), SendError> {
         self.check()?;
         self.outbound.send(message)
     }
@@ -89,7 +108,8 @@ impl<S> Link<S> {
         self.outbound.send_prepared(message)
     }
 
-    /// Queues prepared messages, one after the other.
+    /// Queues prepared messages, framed for [what was agreed on](Self::with_deflate), one after the
+    /// other.
     ///
     /// # Errors
     /// See [`Outbound::send_frames`].
@@ -286,6 +306,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         match Pin::new(io).poll_write(cx, frames) {
             Poll::Ready(Ok(written)) if written == frames.len() => {
                 self.unflushed = true;
+                self.outbound.handle_bypass();
                 Ok(())
             }
             Poll::Ready(Ok(written)) if written < frames.len() => {
@@ -368,7 +389,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             return false;
         }
         // One limit for all of it, however the peer trickles.
-        let deadline = *self.close_deadline.get_or_insert_with(|| after(self.close_timeout));
+        let deadline = match self.patience {
+            Patience::Lasts(timeout) => after(timeout),
+            Patience::Ends(deadline) => deadline,
+        };
+        self.patience = Patience::Ends(deadline);
         let passed = self.timer.poll(cx, Some(deadline));
         if passed {
             self.abort();

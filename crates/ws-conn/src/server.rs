@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use crate::{
-    Config, Error, HandshakeError, Origins, Step, Text, WebSocket,
+    Config, Deflate, Error, HandshakeError, Origins, Step, Text, WebSocket,
     deadline::after,
     handshake::{
         HeadLimits, ServerConfig, ServerHandshake, encode_response,
@@ -66,6 +66,13 @@ impl Server {
         select: impl Fn(&[&str]) -> Result<Option<String>, HandshakeError> + Send + Sync + 'static,
     ) -> Self {
         self.with(|handshake| handshake.select_subprotocol(select))
+    }
+
+    /// Compresses messages with clients that offer it; see [`Deflate`]. Default: off.
+    #[must_use]
+    #[doc(alias = "compression")]
+    pub fn deflate(self, settings: Deflate) -> Self {
+        self.with(|handshake| handshake.deflate(settings))
     }
 
     /// How large a request's head may be; see [`HeadLimits`].
@@ -235,7 +242,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Upgrade<S> {
         let bytes = encode_response(&accepted.response);
         write(&mut self.stream, self.deadline, &bytes).await?;
         let ws = WebSocket::server_on(self.stream, self.early, &self.server.config);
-        Ok(ws.with_subprotocol(accepted.negotiated.subprotocol))
+        Ok(ws.with_negotiated(accepted.negotiated))
     }
 
     /// Refuses the request, and says so to the caller, too.

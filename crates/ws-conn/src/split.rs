@@ -14,8 +14,8 @@ use futures_core::Stream;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
-    Chunk, CloseCode, CloseFrame, Closed, Error, Intake, Link, Message, Pong, PreparedMessage,
-    Text,
+    Chunk, CloseCode, CloseFrame, Closed, Error, Intake, Link, Message, Outgoing, Pong,
+    PreparedMessage, Text,
     proto::{Event, SendError},
 };
 
@@ -134,7 +134,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Sender<S> {
     ///
     /// # Errors
     /// As there.
-    pub async fn send(&self, message: impl Into<Message>) -> Result<(), Error> {
+    pub async fn send(&self, message: impl Into<Outgoing>) -> Result<(), Error> {
         let message = message.into();
         self.shared.send_with(|link| link.send(message)).await
     }

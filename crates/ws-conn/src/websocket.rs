@@ -14,9 +14,10 @@ use futures_sink::Sink;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
-    Chunk, CloseCode, CloseFrame, Closed, Config, Error, Intake, Link, Message, Pong,
+    Chunk, CloseCode, CloseFrame, Closed, Config, Error, Intake, Link, Message, Outgoing, Pong,
     PreparedMessage, Receiver, Sender, Text,
-    proto::{ChaChaKeys, Event, Inbound, MaskingKeys, Outbound, Role},
+    handshake::Negotiated,
+    proto::{AgreedDeflate, ChaChaKeys, Event, Inbound, MaskingKeys, Outbound, Role},
     split,
 };
 
@@ -35,6 +36,20 @@ pub struct WebSocket<S> {
     intake: Intake,
     link: Link<S>,
     subprotocol: Option<Text>,
+    deflate: Option<AgreedDeflate>,
+}
+
+/// The two halves of the machinery and what was agreed on, for building servers of your own kind.
+#[derive(Debug)]
+pub struct Parts<S> {
+    /// The receiving half.
+    pub intake: Intake,
+    /// The sending half, with the transport.
+    pub link: Link<S>,
+    /// The subprotocol that was negotiated, if any.
+    pub subprotocol: Option<Text>,
+    /// How messages are compressed, if at all.
+    pub deflate: Option<AgreedDeflate>,
 }
 
 impl<S> WebSocket<S> {
@@ -72,12 +87,28 @@ impl<S> WebSocket<S> {
     fn new(stream: S, early: BytesMut, role: Role, outbound: Outbound, config: &Config) -> Self {
         let inbound = Inbound::new(role, config.proto.limits());
         let link = Link::new(stream, outbound, config);
-        Self { intake: Intake::new(inbound, early), link, subprotocol: None }
+        Self { intake: Intake::new(inbound, early), link, subprotocol: None, deflate: None }
     }
 
-    pub(crate) fn with_subprotocol(mut self, subprotocol: Option<Text>) -> Self {
-        self.subprotocol = subprotocol;
+    pub(crate) fn with_negotiated(mut self, negotiated: Negotiated) -> Self {
+        self.subprotocol = negotiated.subprotocol;
+        self.with_deflate(negotiated.deflate)
+    }
+
+    /// Compresses messages, as was agreed on in an opening handshake that somebody else did.
+    #[must_use]
+    pub fn with_deflate(mut self, agreed: Option<AgreedDeflate>) -> Self {
+        self.intake = self.intake.with_deflate(agreed.as_ref());
+        self.link = self.link.with_deflate(agreed.as_ref());
+        self.deflate = agreed;
         self
+    }
+
+    /// How messages are compressed, if at all.
+    #[must_use]
+    #[doc(alias = "extensions")]
+    pub fn deflate(&self) -> Option<&AgreedDeflate> {
+        self.deflate.as_ref()
     }
 
     /// The subprotocol that was negotiated, if any.
@@ -109,8 +140,9 @@ impl<S> WebSocket<S> {
 
     /// The two halves of the machinery, for building servers of your own kind.
     #[must_use]
-    pub fn into_parts(self) -> (Intake, Link<S>, Option<Text>) {
-        (self.intake, self.link, self.subprotocol)
+    pub fn into_parts(self) -> Parts<S> {
+        let Self { intake, link, subprotocol, deflate } = self;
+        Parts { intake, link, subprotocol, deflate }
     }
 }
 
@@ -171,7 +203,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     /// # Errors
     /// [`Error::Closed`] if the connection is closing or gone, [`Error::Send`] in the middle of a
     /// message that is sent in chunks.
-    pub async fn send(&mut self, message: impl Into<Message>) -> Result<(), Error> {
+    pub async fn send(&mut self, message: impl Into<Outgoing>) -> Result<(), Error> {
         self.feed(message).await?;
         self.flush().await
     }
@@ -181,9 +213,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     ///
     /// # Errors
     /// As [`send`](Self::send).
-    pub async fn feed(&mut self, message: impl Into<Message>) -> Result<(), Error> {
+    pub async fn feed(&mut self, message: impl Into<Outgoing>) -> Result<(), Error> {
         self.ready().await;
-        let result = self.link.send(message.into());
+        let result = self.link.send(message);
         self.sent(result)
     }
 

@@ -10,10 +10,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, he
 use crate::{
     HandshakeError, HeadLimits, Negotiated, WsUri, accept_token,
     body::Body,
+    extension,
     head::{Scanner, parse_response, put_headers},
     header::{contains_token, exactly_one, is_token, list},
     key::encode_key,
-    proto::Text,
+    proto::{Deflate, Text},
 };
 
 /// What a client asks for.
@@ -22,6 +23,7 @@ pub struct ClientConfig {
     limits: HeadLimits,
     headers: HeaderMap,
     subprotocols: Vec<Text>,
+    deflate: Option<Deflate>,
 }
 
 impl ClientConfig {
@@ -49,6 +51,14 @@ impl ClientConfig {
         self.subprotocols = names.into_iter().map(Into::into).collect();
         self
     }
+
+    /// Offers to compress messages (RFC 7692). Default: off.
+    #[must_use]
+    #[doc(alias = "compression")]
+    pub fn deflate(mut self, settings: Deflate) -> Self {
+        self.deflate = Some(settings);
+        self
+    }
 }
 
 /// Sends a request and judges the answer.
@@ -57,6 +67,7 @@ pub struct ClientHandshake {
     request: Bytes,
     accept: String,
     subprotocols: Vec<Text>,
+    deflate: Option<Deflate>,
     scanner: Scanner,
     /// The server's refusal, while its body is read.
     refusal: Option<(Response<()>, Body)>,
@@ -102,6 +113,9 @@ impl ClientHandshake {
         if !config.subprotocols.is_empty() {
             line("Sec-WebSocket-Protocol", &config.subprotocols.join(", "));
         }
+        if let Some(settings) = &config.deflate {
+            line("Sec-WebSocket-Extensions", &extension::offer(settings));
+        }
         if let Some(authorization) = uri.authorization()
             && !config.headers.contains_key(header::AUTHORIZATION)
         {
@@ -113,6 +127,7 @@ impl ClientHandshake {
             request: request.freeze(),
             accept: accept_token(key.as_bytes()),
             subprotocols: config.subprotocols.clone(),
+            deflate: config.deflate,
             scanner: Scanner::new(config.limits),
             refusal: None,
         })
@@ -181,10 +196,7 @@ impl ClientHandshake {
         if accept.is_none_or(|accept| accept.as_bytes() != self.accept.as_bytes()) {
             return Err(HandshakeError::InvalidAccept);
         }
-        // None was offered, so none may be chosen.
-        if headers.contains_key(header::SEC_WEBSOCKET_EXTENSIONS) {
-            return Err(HandshakeError::UnofferedExtension);
-        }
+        let deflate = extension::judge(headers, self.deflate.as_ref())?;
         let subprotocol = match exactly_one(headers, &header::SEC_WEBSOCKET_PROTOCOL) {
             None if headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) => {
                 return Err(HandshakeError::UnofferedSubprotocol);
@@ -198,7 +210,7 @@ impl ClientHandshake {
                     .clone(),
             ),
         };
-        Ok(Negotiated { subprotocol })
+        Ok(Negotiated { subprotocol, deflate })
     }
 }
 

@@ -58,6 +58,10 @@ pub enum HandshakeError {
     /// A list of subprotocols that is not one of tokens (§4.1).
     #[error("invalid Sec-WebSocket-Protocol header")]
     InvalidSubprotocol,
+    /// `Sec-WebSocket-Extensions` breaks its grammar (§9.1), or a server's answer does not fit our
+    /// offer (RFC 7692 §7.1).
+    #[error("invalid Sec-WebSocket-Extensions header")]
+    InvalidExtensions,
     /// The server insists on one of its subprotocols, and none was offered.
     #[error("missing subprotocol; expected one of {0}")]
     MissingSubprotocol(String),
@@ -116,6 +120,7 @@ impl HandshakeError {
             | Self::NotExactlyOne(_)
             | Self::InvalidKey
             | Self::InvalidSubprotocol
+            | Self::InvalidExtensions
             | Self::MissingSubprotocol(_)
             | Self::UnsupportedSubprotocol(_)
             | Self::UnexpectedEof => StatusCode::BAD_REQUEST,

@@ -61,6 +61,8 @@ pub use origin::{OriginPattern, Origins};
 mod subprotocol;
 pub use subprotocol::SelectSubprotocol;
 
+mod extension;
+
 mod uri;
 pub use uri::WsUri;
 

@@ -1,8 +1,8 @@
 //! [`Negotiated`]: what both sides agreed on (RFC 6455 §4.2.2).
 //!
-//! Not its business: how. Extensions go here when there are any.
+//! Not its business: how.
 
-use crate::proto::Text;
+use crate::proto::{AgreedDeflate, Text};
 
 /// The outcome of an opening handshake.
 ///
@@ -13,4 +13,6 @@ use crate::proto::Text;
 pub struct Negotiated {
     /// The subprotocol in use, if any.
     pub subprotocol: Option<Text>,
+    /// How messages are compressed (RFC 7692), if at all.
+    pub deflate: Option<AgreedDeflate>,
 }

@@ -6,12 +6,12 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 
 use crate::{
-    HandshakeError, HeadLimits, Negotiated, Origins, SelectSubprotocol, accept_token,
+    HandshakeError, HeadLimits, Negotiated, Origins, SelectSubprotocol, accept_token, extension,
     head::{Scanner, parse_request},
     header::{contains_token, exactly_one},
     is_valid_key,
     origin::is_host,
-    proto::Text,
+    proto::{Deflate, Text},
     subprotocol::Selection,
 };
 
@@ -28,6 +28,7 @@ pub struct ServerConfig {
     limits: HeadLimits,
     origins: Origins,
     selection: Selection,
+    deflate: Option<Deflate>,
 }
 
 impl ServerConfig {
@@ -62,6 +63,14 @@ impl ServerConfig {
     ) -> Self {
         let select: std::sync::Arc<SelectSubprotocol> = std::sync::Arc::new(select);
         self.selection = Selection::Custom(select);
+        self
+    }
+
+    /// Compresses messages with clients that offer it (RFC 7692). Default: off.
+    #[must_use]
+    #[doc(alias = "compression")]
+    pub fn deflate(mut self, settings: Deflate) -> Self {
+        self.deflate = Some(settings);
         self
     }
 
@@ -113,7 +122,10 @@ impl ServerConfig {
         }
         self.origins.check(headers, host)?;
         let subprotocol = self.selection.select(headers)?;
-        Ok(Accepted::new(key, Negotiated { subprotocol }))
+        let deflate = extension::accept(headers, self.deflate.as_ref())?;
+        let (deflate, extensions) = deflate.unzip();
+        let negotiated = Negotiated { subprotocol, deflate };
+        Ok(Accepted::new(key, negotiated, extensions.as_deref()))
     }
 
     pub(crate) fn limits(&self) -> HeadLimits {
@@ -131,7 +143,7 @@ pub struct Accepted {
 }
 
 impl Accepted {
-    fn new(key: &HeaderValue, negotiated: Negotiated) -> Self {
+    fn new(key: &HeaderValue, negotiated: Negotiated, extensions: Option<&str>) -> Self {
         let mut response = Response::new(Bytes::new());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let headers = response.headers_mut();
@@ -145,6 +157,9 @@ impl Accepted {
         put(header::SEC_WEBSOCKET_ACCEPT, accept_token(key.as_bytes()).as_bytes());
         if let Some(subprotocol) = &negotiated.subprotocol {
             put(header::SEC_WEBSOCKET_PROTOCOL, subprotocol.as_bytes());
+        }
+        if let Some(extensions) = extensions {
+            put(header::SEC_WEBSOCKET_EXTENSIONS, extensions.as_bytes());
         }
         Self { response, negotiated }
     }

@@ -1,11 +1,14 @@
 //! [`Assembler`]: fragments → message (RFC 6455 §5.4), with the limits and the UTF-8 check over all of them.
 //!
-//! Not its business: bytes and headers. A compressed message would be inflated here, between the
-//! payload and the UTF-8 check, which is why both pass through one place.
+//! Compressed messages are decompressed on their way in (RFC 7692 §6.2). Not its business: headers,
+//! and where a frame's bytes are.
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::{Chunk, FrameHeader, Limits, Message, Opcode, ProtocolError, Text, Utf8Validator};
+use crate::{
+    AgreedDeflate, Chunk, FrameHeader, Limits, Message, Opcode, ProtocolError, Text, Utf8Validator,
+    inflater::Inflater,
+};
 
 /// The data frames of at most one message.
 #[derive(Debug, Default)]
@@ -14,20 +17,29 @@ pub(crate) struct Assembler {
     under_way: Option<Box<UnderWay>>,
     /// Over all fragments of a text message.
     utf8: Utf8Validator,
+    /// If permessage-deflate was negotiated.
+    inflater: Option<Inflater>,
 }
 
 #[derive(Debug)]
 struct UnderWay {
     opcode: Opcode,
-    /// What came so far; empty if it is handed out in chunks.
+    /// What came so far, decompressed; empty if it is handed out in chunks.
     data: BytesMut,
     fragments: u32,
     streaming: bool,
+    /// Bytes of payload announced so far, if it is compressed.
+    compressed: Option<u64>,
     /// Whether a chunk has been handed out.
     handed_out: bool,
 }
 
 impl Assembler {
+    pub(crate) fn with_deflate(mut self, agreed: &AgreedDeflate) -> Self {
+        self.inflater = Some(Inflater::new(agreed.receive));
+        self
+    }
+
     /// Judges a data frame by its header, before its payload has come and before memory is used.
     pub(crate) fn admit(
         &mut self,
@@ -36,21 +48,26 @@ impl Assembler {
         streaming: bool,
     ) -> Result<(), ProtocolError> {
         let first = header.opcode != Opcode::Continuation;
-        let (before, fragments, streaming) = match &self.under_way {
+        let (before, fragments, streaming, compressed) = match &self.under_way {
             Some(_) if first => return Err(ProtocolError::ExpectedContinuation),
             Some(message) => {
-                (message.data.len() as u64, message.fragments.saturating_add(1), message.streaming)
+                let before = message.compressed.unwrap_or(message.data.len() as u64);
+                let fragments = message.fragments.saturating_add(1);
+                (before, fragments, message.streaming, message.compressed.is_some())
             }
             None if !first => return Err(ProtocolError::UnexpectedContinuation),
-            None => (0, 1, streaming),
+            None => (0, 1, streaming, header.rsv1),
         };
         if header.length > limits.max_frame_size {
             let (size, limit) = (header.length, limits.max_frame_size);
             return Err(ProtocolError::FrameTooBig { size, limit });
         }
-        // Both are below 2^63: a decoded length by §5.2, and what is in memory by its nature.
-        let size = before + header.length;
-        if size > limits.max_message_size && !streaming {
+        // Each is below 2^63: a decoded length by §5.2, and what is in memory by its nature.
+        let size = before.saturating_add(header.length);
+        // The limit of a compressed message is applied as it is decompressed. But a payload that is
+        // larger than it could have to be is there to keep us busy.
+        let slack = if compressed { limits.max_message_size / 8 + 64 } else { 0 };
+        if size > limits.max_message_size.saturating_add(slack) && !streaming {
             return Err(ProtocolError::MessageTooBig { size, limit: limits.max_message_size });
         }
         if fragments > limits.max_fragments && !streaming {
@@ -58,14 +75,20 @@ impl Assembler {
             return Err(ProtocolError::TooManyFragments { count: fragments, limit });
         }
         match &mut self.under_way {
-            Some(message) => message.fragments = fragments,
-            None if header.fin && !streaming => {}
+            Some(message) => {
+                message.fragments = fragments;
+                message.compressed = compressed.then_some(size);
+            }
+            None if header.fin && !streaming && !compressed => {}
             None => {
-                let data = BytesMut::new();
-                let opcode = header.opcode;
-                let handed_out = false;
-                let message = UnderWay { opcode, data, fragments, streaming, handed_out };
-                self.under_way = Some(Box::new(message));
+                self.under_way = Some(Box::new(UnderWay {
+                    opcode: header.opcode,
+                    data: BytesMut::new(),
+                    fragments,
+                    streaming,
+                    compressed: compressed.then_some(size),
+                    handed_out: false,
+                }));
             }
         }
         Ok(())
@@ -76,7 +99,7 @@ impl Assembler {
     pub(crate) fn keep_whole(&mut self, length: u64, limits: &Limits) {
         if let Some(message) = &mut self.under_way
             && !message.handed_out
-            && length <= limits.max_message_size
+            && (length <= limits.max_message_size || message.compressed.is_some())
         {
             message.streaming = false;
         }
@@ -90,6 +113,68 @@ impl Assembler {
     /// Whether the message under way is handed out in chunks.
     pub(crate) fn is_streaming(&self) -> bool {
         self.under_way.as_ref().is_some_and(|message| message.streaming)
+    }
+
+    /// Whether the message under way is compressed.
+    pub(crate) fn is_compressed(&self) -> bool {
+        self.under_way.as_ref().is_some_and(|message| message.compressed.is_some())
+    }
+
+    /// Decompresses and validates payload bytes as they come; answers how many of them it took. In
+    /// a message that is handed out in chunks, that is as many as make a chunk.
+    pub(crate) fn inflate(
+        &mut self,
+        payload: &[u8],
+        limits: &Limits,
+    ) -> Result<usize, ProtocolError> {
+        let (Some(message), Some(inflater)) = (&mut self.under_way, &mut self.inflater) else {
+            return Ok(payload.len());
+        };
+        let mut taken = 0;
+        let before = message.data.len();
+        if message.streaming {
+            // A byte may become a thousand, so few are taken at a time.
+            for piece in payload.chunks(STREAM_STEP) {
+                inflater.feed(piece, &mut message.data, u64::MAX)?;
+                taken += piece.len();
+                if message.data.len() >= STREAM_CHUNK {
+                    break;
+                }
+            }
+        } else {
+            inflater.feed(payload, &mut message.data, limits.max_message_size)?;
+            taken = payload.len();
+            if message.opcode == Opcode::Text {
+                self.utf8.feed(&message.data[before..])?;
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Ends a compressed message whose payload has come whole.
+    pub(crate) fn finish_compressed(&mut self) -> Result<Option<Message>, ProtocolError> {
+        if let Some(inflater) = &mut self.inflater {
+            inflater.finish()?;
+        }
+        let Some(message) = self.under_way.take() else { return Ok(None) };
+        if message.opcode == Opcode::Text {
+            self.utf8.finish()?;
+        }
+        Ok(Some(Message::from_checked(message.opcode, message.data.freeze())))
+    }
+
+    /// Hands out what a compressed message has become so far; `ends` tells whether it ends there.
+    pub(crate) fn stream_inflated(&mut self, ends: bool) -> Result<Chunk, ProtocolError> {
+        if ends && let Some(inflater) = &mut self.inflater {
+            inflater.finish()?;
+        }
+        let data = self.under_way.as_mut().map(|message| message.data.split());
+        self.chunk(data.unwrap_or_default().freeze(), ends)
+    }
+
+    /// Whether a part of a compressed message waits to be handed out.
+    pub(crate) fn has_inflated(&self) -> bool {
+        self.under_way.as_ref().is_some_and(|message| !message.data.is_empty())
     }
 
     /// Validates payload bytes as they come, while they are hot in the cache; fails at the first
@@ -138,7 +223,10 @@ impl Assembler {
         len: usize,
         ends: bool,
     ) -> Result<Chunk, ProtocolError> {
-        let piece = take(input, len);
+        self.chunk(take(input, len), ends)
+    }
+
+    fn chunk(&mut self, piece: Bytes, ends: bool) -> Result<Chunk, ProtocolError> {
         if let Some(message) = &mut self.under_way {
             message.handed_out = true;
         }
@@ -190,3 +278,8 @@ pub(crate) fn take(input: &mut BytesMut, len: usize) -> Bytes {
 /// A message that is kept pins the 64 KiB buffer it was read into, so it must be no less than a
 /// sixteenth of it; below, the copy costs little more than the reference counts.
 const COPY_UP_TO: usize = 4 << 10;
+
+/// A chunk of a compressed message has about this size, and at most a thousand times
+/// [`STREAM_STEP`] more.
+const STREAM_CHUNK: usize = 16 << 10;
+const STREAM_STEP: usize = 1 << 10;

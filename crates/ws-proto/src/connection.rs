@@ -7,8 +7,8 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 
 use crate::{
-    Chunk, CloseFrame, Closed, Config, Event, Inbound, MaskingKeys, Message, Outbound,
-    PreparedMessage, Role, SendError, State, Transmit,
+    AgreedDeflate, Chunk, CloseFrame, Closed, Config, Event, Inbound, MaskingKeys, Outbound,
+    Outgoing, PreparedMessage, Role, SendError, State, Transmit,
 };
 
 /// One endpoint of an open WebSocket connection; performs no I/O and reads no clock.
@@ -45,6 +45,14 @@ impl Connection {
     pub fn client(config: &Config, keys: impl MaskingKeys + 'static, now: Instant) -> Self {
         let outbound = Outbound::client(config.keepalive_settings(), Box::new(keys), now);
         Self::new(Inbound::new(Role::Client, config.limits()), outbound)
+    }
+
+    /// Compresses, as was agreed on in the opening handshake.
+    #[must_use]
+    pub fn with_deflate(mut self, agreed: Option<&AgreedDeflate>) -> Self {
+        self.inbound = self.inbound.with_deflate(agreed);
+        self.outbound = self.outbound.with_deflate(agreed);
+        self
     }
 
     fn new(inbound: Inbound, outbound: Outbound) -> Self {
@@ -106,8 +114,8 @@ impl Connection {
     #[doc(alias = "send_binary")]
     #[doc(alias = "write_frame")]
     #[doc(alias = "write_frame_sync")]
-    pub fn send(&mut self, message: impl Into<Message>) -> Result<(), SendError> {
-        self.outbound.send(message.into())
+    pub fn send(&mut self, message: impl Into<Outgoing>) -> Result<(), SendError> {
+        self.outbound.send(message)
     }
 
     /// Queues a message that was framed before.

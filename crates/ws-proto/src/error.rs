@@ -55,6 +55,9 @@ pub enum ProtocolError {
     /// A text message that is not UTF-8 (§8.1).
     #[error("{0}")]
     InvalidUtf8(#[from] InvalidUtf8),
+    /// A compressed message whose payload is not what a compressor makes (RFC 7692 §7.2.2).
+    #[error("invalid compressed data")]
+    InvalidDeflate,
     /// A frame's declared length is over [`Limits::max_frame_size`](crate::Limits::max_frame_size).
     #[error("frame with {size} bytes exceeds limit of {limit} bytes")]
     FrameTooBig {
@@ -66,7 +69,8 @@ pub enum ProtocolError {
     /// A message would be over [`Limits::max_message_size`](crate::Limits::max_message_size).
     #[error("message with {size} bytes exceeds limit of {limit} bytes")]
     MessageTooBig {
-        /// What came before plus the declared length of this frame.
+        /// What came before plus the declared length of this frame; of a compressed message, what was
+        /// decompressed when it became too much.
         size: u64,
         /// The limit.
         limit: u64,
@@ -101,7 +105,9 @@ impl ProtocolError {
             | Self::ExpectedContinuation
             | Self::CloseFrameTooShort
             | Self::InvalidCloseCode(_) => CloseCode::PROTOCOL_ERROR,
-            Self::InvalidCloseReason(_) | Self::InvalidUtf8(_) => CloseCode::INVALID_DATA,
+            Self::InvalidCloseReason(_) | Self::InvalidUtf8(_) | Self::InvalidDeflate => {
+                CloseCode::INVALID_DATA
+            }
             Self::FrameTooBig { .. }
             | Self::MessageTooBig { .. }
             | Self::TooManyFragments { .. } => CloseCode::MESSAGE_TOO_BIG,

@@ -182,6 +182,13 @@ impl FrameHeader {
         }
     }
 
+    /// The header of a message in one frame, uncompressed and not masked.
+    #[inline]
+    #[must_use]
+    pub fn whole(opcode: Opcode, len: usize) -> Self {
+        Self { fin: true, rsv1: false, opcode, mask: None, length: len as u64 }
+    }
+
     /// The header's bytes, with the length in its shortest form.
     #[inline]
     #[must_use]

@@ -6,7 +6,8 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::{
-    CloseFrame, FrameHeader, Incoming, Limits, Message, Opcode, ProtocolError, Role, apply_mask,
+    AgreedDeflate, CloseFrame, FrameHeader, Incoming, Limits, Message, Opcode, ProtocolError, Role,
+    apply_mask,
     assemble::{Assembler, take},
     frame::SHORT_HEADER,
     utf8::validate,
@@ -57,6 +58,16 @@ impl Inbound {
             frame: None,
             assembler: Assembler::default(),
         }
+    }
+
+    /// Takes compressed messages, as was agreed on.
+    #[must_use]
+    pub fn with_deflate(mut self, agreed: Option<&AgreedDeflate>) -> Self {
+        if let Some(agreed) = agreed {
+            self.rsv1_defined = true;
+            self.assembler = self.assembler.with_deflate(agreed);
+        }
+        self
     }
 
     /// Whether messages are handed out in chunks as they arrive, instead of whole. Takes effect
@@ -157,7 +168,7 @@ impl Inbound {
     /// for sizing a read buffer; it is the peer's word, so never allocate all of it at once.
     #[must_use]
     pub fn missing(&self, buffered: usize) -> u64 {
-        if self.assembler.is_streaming() {
+        if self.assembler.is_streaming() || self.assembler.is_compressed() {
             return 0;
         }
         self.frame.map_or(0, |frame| frame.header.length.saturating_sub(buffered as u64))
@@ -206,6 +217,15 @@ impl Inbound {
                 let offset = progress.handed_out.wrapping_add(progress.ready as u64) as usize;
                 apply_mask(fresh, key, offset & 3);
             }
+            if self.assembler.is_compressed() {
+                progress.ready = available;
+                match self.inflate(progress, input)? {
+                    Some(incoming) => return Ok(Some(incoming)),
+                    // The frame has ended, and its message goes on.
+                    None if self.frame.is_none() => continue,
+                    None => return Ok(None),
+                }
+            }
             if self.assembler.is_streaming() {
                 if available == 0 && !whole {
                     self.frame = Some(progress);
@@ -231,6 +251,30 @@ impl Inbound {
                 return Ok(Some(Incoming::Message(message)));
             }
         }
+    }
+
+    /// Takes what is unmasked of a compressed frame off `input`, so that none of it is kept.
+    fn inflate(
+        &mut self,
+        mut progress: Progress,
+        input: &mut BytesMut,
+    ) -> Result<Option<Incoming>, ProtocolError> {
+        let taken = self.assembler.inflate(&input[..progress.ready], &self.limits)?;
+        input.advance(taken);
+        progress.ready -= taken;
+        progress.header.length -= taken as u64;
+        progress.handed_out = progress.handed_out.wrapping_add(taken as u64);
+        let whole = progress.header.length == 0;
+        self.frame = (!whole).then_some(progress);
+        let ends = whole && progress.header.fin;
+        if !self.assembler.is_streaming() {
+            let message = if ends { self.assembler.finish_compressed()? } else { None };
+            return Ok(message.map(Incoming::Message));
+        }
+        if !ends && !self.assembler.has_inflated() {
+            return Ok(None);
+        }
+        self.assembler.stream_inflated(ends).map(|chunk| Some(Incoming::Chunk(chunk)))
     }
 }
 

@@ -1,4 +1,5 @@
-//! The WebSocket protocol of [RFC 6455] as a data structure: no socket, no clock, no task.
+//! The WebSocket protocol of [RFC 6455], with the compression of [RFC 7692], as a data structure: no
+//! socket, no clock, no task.
 //!
 //! A [`Connection`] is one endpoint of an open connection. You bring the bytes and the time, it
 //! brings the protocol: framing, masking, fragmentation, UTF-8, limits, ping and pong, keepalive
@@ -46,6 +47,7 @@
 //! write from different places; [`Connection`] is no more than the two together.
 //!
 //! [RFC 6455]: https://www.rfc-editor.org/rfc/rfc6455
+//! [RFC 7692]: https://www.rfc-editor.org/rfc/rfc7692
 
 mod connection;
 pub use connection::Connection;
@@ -70,6 +72,9 @@ pub use send_queue::SendQueue;
 mod message;
 pub use message::Message;
 
+mod outgoing;
+pub use outgoing::{Compression, Outgoing};
+
 mod text;
 pub use text::Text;
 
@@ -81,6 +86,13 @@ pub use frame::{EncodedHeader, FrameHeader, Opcode, Role};
 
 mod close;
 pub use close::{CloseCode, CloseFrame, Closed};
+
+mod deflate;
+pub use deflate::{AgreedDeflate, Context, Deflate};
+
+mod compressor;
+
+mod inflater;
 
 mod keepalive;
 pub use keepalive::Keepalive;

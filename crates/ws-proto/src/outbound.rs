@@ -8,8 +8,9 @@ use std::{fmt, time::Instant};
 use bytes::Bytes;
 
 use crate::{
-    Chunk, CloseFrame, Closed, Event, FrameHeader, Incoming, Keepalive, MaskingKeys, Message,
-    Opcode, PreparedMessage, ProtocolError, Role, SendError, SendQueue, State,
+    AgreedDeflate, Chunk, CloseFrame, Closed, Event, FrameHeader, Incoming, Keepalive, MaskingKeys,
+    Opcode, Outgoing, PreparedMessage, ProtocolError, Role, SendError, SendQueue, State,
+    compressor::Compressor,
     frame::MAX_CONTROL_PAYLOAD,
     keepalive::{Beat, Heartbeat},
 };
@@ -21,6 +22,8 @@ pub struct Outbound {
     queue: SendQueue,
     /// A client's source of masking keys; a server has none, and so its role needs no field.
     keys: Option<Box<dyn MaskingKeys>>,
+    /// If permessage-deflate was negotiated.
+    compressor: Option<Compressor>,
     /// The newest Ping whose answer found no room. §5.5.3: only the most recent one must be answered.
     unanswered_ping: Option<Box<Bytes>>,
     /// The type of the message that is being sent in chunks.
@@ -61,6 +64,7 @@ impl Outbound {
             state: State::Open,
             queue: SendQueue::new(),
             keys,
+            compressor: None,
             unanswered_ping: None,
             sending: None,
             heartbeat: Heartbeat::new(keepalive, now),
@@ -69,33 +73,54 @@ impl Outbound {
         }
     }
 
+    /// Compresses messages, as was agreed on.
+    #[must_use]
+    pub fn with_deflate(mut self, agreed: Option<&AgreedDeflate>) -> Self {
+        self.compressor = agreed.map(Compressor::new);
+        self
+    }
+
     // What the application wants.
 
-    /// Queues a message in one frame.
+    /// Queues a message in one frame, compressed if that was negotiated and is worth it.
     ///
     /// # Errors
     /// [`SendError::Closing`] after a Close frame or a failure; [`SendError::MessageUnderWay`]
     /// while a message is sent in chunks.
-    pub fn send(&mut self, message: Message) -> Result<(), SendError> {
+    pub fn send(&mut self, message: impl Into<Outgoing>) -> Result<(), SendError> {
+        let Outgoing { message, compression } = message.into();
         self.may_send_message()?;
         let header = self.header(true, message.opcode(), message.len());
-        self.queue.push(header, message.into_bytes());
+        match &mut self.compressor {
+            Some(compressor) if compressor.wants(message.len(), compression) => {
+                compressor.compress(message.as_bytes(), |compressed| match compressed {
+                    Some(payload) => self.queue.push_compressed(header, payload),
+                    None => self.queue.push(header, message.clone().into_bytes()),
+                });
+            }
+            _ => self.queue.push(header, message.into_bytes()),
+        }
         Ok(())
     }
 
-    /// Queues a prepared message: a server shares its bytes, a client masks a copy.
+    /// Queues a prepared message: a server shares its bytes, a client compresses and masks its own.
     ///
     /// # Errors
     /// As [`send`](Self::send).
     pub fn send_prepared(&mut self, message: &PreparedMessage) -> Result<(), SendError> {
         match self.role() {
-            Role::Server => self.send_frames(message.as_frame().clone()),
-            Role::Client => self.send(message.message()),
+            Role::Server => {
+                let agreed = self.compressor.as_ref().map(Compressor::agreed);
+                self.send_frames(message.frame_for(agreed).clone())
+            }
+            Role::Client => self.send(message.outgoing()),
         }
     }
 
-    /// Queues whole messages that were framed by [`PreparedMessage`]s, one after the other: what a
-    /// server broadcasts.
+    /// Queues whole messages that were framed by [`PreparedMessage`]s for this agreement, one after
+    /// the other: what a server broadcasts.
+    ///
+    /// A context that is kept starts anew behind them, because nobody compressed them with it.
     ///
     /// # Errors
     /// As [`send`](Self::send), and [`SendError::Unmasked`] on a client.
@@ -105,7 +130,16 @@ impl Outbound {
             return Err(SendError::Unmasked);
         }
         self.queue.push_frames(frames);
+        self.handle_bypass();
         Ok(())
+    }
+
+    /// Takes note that frames of [`PreparedMessage`]s went past the queue; see
+    /// [`may_bypass_queue`](Self::may_bypass_queue).
+    pub fn handle_bypass(&mut self) {
+        if let Some(compressor) = &mut self.compressor {
+            compressor.handle_foreign();
+        }
     }
 
     /// As [`send_frames`](Self::send_frames), when the transport has taken the first `written` bytes
@@ -136,8 +170,17 @@ impl Outbound {
             None => kind,
         };
         self.sending = (!chunk.last).then_some(kind);
-        let header = self.header(chunk.last, opcode, chunk.data.len());
-        self.queue.push(header, chunk.data.into_bytes());
+        let mut header = self.header(chunk.last, opcode, chunk.data.len());
+        match &mut self.compressor {
+            Some(compressor) if compressor.is_able() => {
+                // RFC 7692 §6.1: only the first frame says that the message is compressed.
+                header.rsv1 = opcode != Opcode::Continuation;
+                compressor.compress_chunk(chunk.data.as_bytes(), chunk.last, |payload| {
+                    self.queue.push_cow(header, payload);
+                });
+            }
+            _ => self.queue.push(header, chunk.data.into_bytes()),
+        }
         Ok(())
     }
 
@@ -335,6 +378,13 @@ impl Outbound {
             }
             self.queue.release();
         }
+    }
+
+    /// Whether messages must be compressed here, one after the other, because a context is kept;
+    /// otherwise [`SendQueue::push_message`] may do it elsewhere.
+    #[must_use]
+    pub fn keeps_context(&self) -> bool {
+        self.compressor.as_ref().is_some_and(|compressor| compressor.agreed().send.takeover)
     }
 
     /// Which endpoint we are.

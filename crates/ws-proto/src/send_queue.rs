@@ -4,12 +4,13 @@
 //! payloads ride along by reference. Control frames overtake waiting data at the next frame boundary
 //! (RFC 6455 §5.4 lets them stand between any two frames). Not its business: what may be sent when.
 
-use std::{collections::VecDeque, io::IoSlice};
+use std::{borrow::Cow, collections::VecDeque, io::IoSlice};
 
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::{
-    FrameHeader, apply_mask,
+    AgreedDeflate, Compression, FrameHeader, Message, apply_mask,
+    compressor::compress_alone,
     frame::{MAX_HEADER, frame_length},
 };
 
@@ -68,6 +69,48 @@ impl SendQueue {
         self.large.push_back((self.end(), payload));
     }
 
+    /// Queues a server's message, compressed by itself if that was agreed on and is worth it. Not for
+    /// connections that [keep a context](crate::Outbound::keeps_context).
+    #[inline]
+    pub fn push_message(
+        &mut self,
+        message: &Message,
+        compression: Compression,
+        agreed: Option<&AgreedDeflate>,
+    ) {
+        let header = FrameHeader::whole(message.opcode(), message.len());
+        if let Some(agreed) = agreed
+            && agreed.wants(message.len(), compression)
+        {
+            return compress_alone(message.as_bytes(), agreed, |compressed| match compressed {
+                Some(payload) => self.push_compressed(header, payload),
+                None => self.push(header, message.clone().into_bytes()),
+            });
+        }
+        if message.len() <= COPY_UP_TO {
+            self.push_copy(header, message.as_bytes());
+        } else {
+            self.push(header, message.clone().into_bytes());
+        }
+    }
+
+    /// Queues a message by its header, with this payload instead.
+    pub(crate) fn push_compressed(&mut self, mut header: FrameHeader, payload: Cow<'_, [u8]>) {
+        header.rsv1 = true;
+        self.push_cow(header, payload);
+    }
+
+    /// Queues a data frame of the header's kind with this payload.
+    pub(crate) fn push_cow(&mut self, mut header: FrameHeader, payload: Cow<'_, [u8]>) {
+        header.length = payload.len() as u64;
+        match payload {
+            Cow::Borrowed(payload) if payload.len() <= COPY_UP_TO => {
+                self.push_copy(header, payload)
+            }
+            payload => self.push(header, Bytes::from(payload.into_owned())),
+        }
+    }
+
     /// As [`push`](Self::push), by copy whatever the size.
     #[inline]
     pub fn push_copy(&mut self, header: FrameHeader, payload: &[u8]) {
@@ -81,12 +124,6 @@ impl SendQueue {
             let body = self.small.len() - payload.len();
             apply_mask(&mut self.small[body..], key, 0);
         }
-    }
-
-    /// Whether [`push`](Self::push) copies a payload of this length.
-    #[must_use]
-    pub fn copies(len: usize) -> bool {
-        len <= COPY_UP_TO
     }
 
     /// Queues whole frames that are encoded already, such as a [`PreparedMessage`](crate::PreparedMessage)'s.

@@ -4,6 +4,7 @@
 //! happens on an open connection (`session.rs`).
 
 use std::{
+    future::Future,
     io,
     net::{self, SocketAddr},
     sync::Arc,
@@ -19,8 +20,8 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    Error, Handler, Shutdown, Socket, Text, Topics,
-    conn::{HandshakeError, Intake, Link, Upgrade},
+    Error, Handler, Shutdown, Socket, Topics,
+    conn::{HandshakeError, Intake, Parts, Upgrade},
     http::{Request, Response, StatusCode},
     hub::Hub,
     peer::Peer,
@@ -108,25 +109,40 @@ impl Drop for End {
     }
 }
 
-/// A connection's task.
-async fn connection<H: Handler>(
+/// A connection's task. Its size is what an idle connection pays, so the opening handshake is boxed,
+/// and this is no `async fn`, which would keep its arguments to the end.
+fn connection<H: Handler>(
     stream: TcpStream,
     address: SocketAddr,
     settings: Arc<Settings>,
     hub: Arc<Hub>,
     handler: H,
-) {
-    // Boxed, so that the long-lived task does not carry the size of the handshake.
-    let opened = {
+) -> impl Future<Output = ()> + Send {
+    let opening = Box::pin(async move {
         let ended = hub.ended.clone();
-        let opening = Box::pin(open(stream, address, &settings, hub));
-        tokio::select! {
+        let opened = tokio::select! {
             biased;
-            () = ended.cancelled() => return,
-            opened = opening => opened,
-        }
-    };
-    let Some((intake, peer)) = opened else { return };
+            () = ended.cancelled() => None,
+            opened = open(stream, address, &settings, hub) => opened,
+        };
+        opened.map(|(intake, peer)| (intake, peer, settings))
+    });
+    async move {
+        let session = match opening.await {
+            Some((intake, peer, settings)) => start(intake, peer, &settings, handler),
+            None => return,
+        };
+        session.await;
+    }
+}
+
+/// Makes the session and, if the end came meanwhile, lets it know.
+fn start<H: Handler>(
+    intake: Box<Intake>,
+    peer: Arc<Peer>,
+    settings: &Settings,
+    handler: H,
+) -> Session<impl Future<Output = H::Outcome> + use<H>> {
     let socket = Socket::new(intake, Arc::clone(&peer));
     // Called within the session, which catches a panic of the call itself, too.
     let session = Session::new(Arc::clone(&peer), async move { handler.call(socket).await });
@@ -137,8 +153,7 @@ async fn connection<H: Handler>(
     if peer.hub.ended.is_cancelled() {
         peer.abort();
     }
-    drop((settings, peer));
-    session.await;
+    session
 }
 
 /// The opening handshake, or a page.
@@ -162,7 +177,8 @@ async fn open(
         }
     };
     let opened = match request {
-        Ok(upgrade) => answer(upgrade.map(|()| stream), address, settings, hub).await,
+        // Boxed for itself: while requests are awaited, and there may be thousands, it is not needed.
+        Ok(upgrade) => Box::pin(answer(upgrade.map(|()| stream), address, settings, hub)).await,
         Err(error) => Err(error),
     };
     match opened {
@@ -187,9 +203,8 @@ async fn answer(
         return upgrade.respond(page).await.map(|()| None);
     }
     let head = upgrade.head().clone();
-    let (intake, link, subprotocol): (Intake, Link<TcpStream>, Option<Text>) =
-        upgrade.accept().await?.into_parts();
-    let peer = Arc::new(Peer::new(link, address, &head, subprotocol, hub));
+    let Parts { intake, link, subprotocol, deflate } = upgrade.accept().await?.into_parts();
+    let peer = Arc::new(Peer::new(link, address, &head, subprotocol, deflate, hub));
     Ok(Some((Box::new(intake), peer)))
 }
 

@@ -7,8 +7,8 @@
 use std::cell::RefCell;
 
 use crate::{
-    Message,
-    conn::proto::{FrameHeader, SendQueue},
+    Compression, Message,
+    conn::proto::{AgreedDeflate, SendQueue},
 };
 
 thread_local! {
@@ -57,17 +57,18 @@ impl Corked {
 ///
 /// By reference, because each move of a message costs more than the look at it.
 #[inline]
-pub(crate) fn push(session: u64, message: &Message) -> Option<usize> {
+pub(crate) fn push(
+    session: u64,
+    message: &Message,
+    compression: Compression,
+    agreed: Option<&AgreedDeflate>,
+) -> Option<usize> {
     CORK.with_borrow_mut(|cork| {
         if cork.session != session {
             return None;
         }
         let queue = cork.queue.get_or_insert_default();
-        if SendQueue::copies(message.len()) {
-            queue.push_copy(header(message), message.as_bytes());
-        } else {
-            queue.push(header(message), message.clone().into_bytes());
-        }
+        queue.push_message(message, compression, agreed);
         Some(queue.len())
     })
 }
@@ -87,16 +88,5 @@ pub(crate) fn take(session: u64, uncork: impl FnOnce(&mut SendQueue)) {
             queue.clear();
         }
         CORK.with_borrow_mut(|cork| cork.queue = Some(queue));
-    }
-}
-
-/// The header of a whole message from a server, which masks nothing (RFC 6455 §5.1).
-pub(crate) fn header(message: &Message) -> FrameHeader {
-    FrameHeader {
-        fin: true,
-        rsv1: false,
-        opcode: message.opcode(),
-        mask: None,
-        length: message.len() as u64,
     }
 }

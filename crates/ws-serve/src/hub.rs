@@ -12,11 +12,7 @@ use std::{
 use atomic_waker::AtomicWaker;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    CloseFrame, Topics,
-    peer::Peer,
-    topic::{Flush, Shard},
-};
+use crate::{CloseFrame, Topics, peer::Peer, shard::Shard, turn::Turn};
 
 /// One per runtime: a worker's, or the user's own.
 pub(crate) struct Hub {
@@ -26,7 +22,7 @@ pub(crate) struct Hub {
     /// Shards in which something was published since they were last flushed.
     dirty: Mutex<VecDeque<Arc<Shard>>>,
     /// The turn that is being served; its lock keeps turns in order.
-    under_way: Mutex<Option<Flush>>,
+    under_way: Mutex<Option<(Arc<Shard>, Turn)>>,
     /// Cancelled when serving has ended: nothing may begin any more.
     pub(crate) ended: CancellationToken,
     peers: Mutex<HashMap<u64, Arc<Peer>>>,
@@ -111,15 +107,19 @@ impl Hub {
     fn flush(&self, budget: &mut usize) {
         let mut under_way = lock(&self.under_way);
         while *budget > 0 {
-            let flush = match &mut *under_way {
-                Some(flush) => flush,
+            let (shard, turn) = match &mut *under_way {
+                Some(serving) => serving,
                 None => match lock(&self.dirty).pop_front() {
-                    Some(shard) => under_way.insert(shard.take()),
+                    Some(shard) => {
+                        let turn = shard.take();
+                        under_way.insert((shard, turn))
+                    }
                     None => return,
                 },
             };
-            flush.run(budget, self.max_queue);
-            if flush.is_done() {
+            turn.run(budget);
+            if turn.is_done() {
+                shard.handle_served();
                 *under_way = None;
             }
         }

@@ -61,12 +61,14 @@ mod cork;
 mod hub;
 mod peer;
 mod session;
+mod shard;
+mod turn;
 mod worker;
 
 pub use conn::handshake::http;
 pub use conn::{
-    Chunk, CloseCode, CloseFrame, Closed, Config, Error, Keepalive, Message, Origins, Pong,
-    PreparedMessage, Text,
+    Chunk, CloseCode, CloseFrame, Closed, Compression, Config, Deflate, Error, Keepalive, Message,
+    Origins, Outgoing, Pong, PreparedMessage, Text,
 };
 pub use ws_conn as conn;
 

@@ -16,10 +16,10 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 
 use crate::{
-    CloseFrame, Message, Skip, Text,
+    CloseFrame, Compression, Message, Outgoing, Skip, Text,
     conn::{
         Access, Intake, Link,
-        proto::{Event, Incoming, SendError, SendQueue},
+        proto::{AgreedDeflate, Event, Incoming, SendError, SendQueue},
     },
     cork,
     hub::Hub,
@@ -34,6 +34,7 @@ pub(crate) struct Peer {
     /// The request's head; parsed on demand, because most handlers never look.
     pub(crate) head: Box<[u8]>,
     pub(crate) subprotocol: Option<Box<str>>,
+    pub(crate) deflate: Option<AgreedDeflate>,
     pub(crate) hub: Arc<Hub>,
     /// Whether messages may be sent right now, for a look without the lock.
     sendable: AtomicBool,
@@ -68,6 +69,7 @@ impl Peer {
         address: SocketAddr,
         head: &[u8],
         subprotocol: Option<Text>,
+        deflate: Option<AgreedDeflate>,
         hub: Arc<Hub>,
     ) -> Self {
         Self {
@@ -75,6 +77,7 @@ impl Peer {
             address,
             head: head.into(),
             subprotocol: subprotocol.map(|name| name.as_str().into()),
+            deflate,
             hub,
             sendable: AtomicBool::new(true),
             receiving: AtomicBool::new(false),
@@ -121,17 +124,19 @@ impl Peer {
         &self,
         cx: &Context<'_>,
         message: &mut Option<Message>,
+        compression: Compression,
     ) -> Poll<Result<(), SendError>> {
         if self.sendable.load(Ordering::Relaxed)
+            && self.deflate.is_none_or(|agreed| !agreed.send.takeover)
             && let Some(own) = message
-            && let Some(gathered) = cork::push(self.id, own)
+            && let Some(gathered) = cork::push(self.id, own, compression, self.deflate.as_ref())
         {
             if gathered < CORK_LIMIT {
                 return Poll::Ready(Ok(()));
             }
             *message = None;
         }
-        self.poll_send_uncorked(cx, message)
+        self.poll_send_uncorked(cx, message, compression)
     }
 
     /// As [`poll_send`](Self::poll_send), behind what is in the cork; with no message left, waits
@@ -141,15 +146,22 @@ impl Peer {
         &self,
         cx: &Context<'_>,
         message: &mut Option<Message>,
+        compression: Compression,
     ) -> Poll<Result<(), SendError>> {
         self.with(|core| {
             core.uncork(self.id);
+            let accepting = message.is_some();
             if let Some(own) = message.take() {
                 if core.poll_room(cx).is_pending() {
                     *message = Some(own);
                     return Poll::Pending;
                 }
-                core.link.send(own)?;
+                core.link.send(Outgoing { message: own, compression })?;
+            }
+            // In the session's own task, the session flushes when this poll ends.
+            let flushed_soon = accepting && cork::is_in(self.id);
+            if flushed_soon && core.link.queued() < CORK_LIMIT {
+                return Poll::Ready(Ok(()));
             }
             // The message is accepted; what the transport does not take now, the session writes later.
             core.flush();

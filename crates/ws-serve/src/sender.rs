@@ -5,7 +5,8 @@
 use std::{future::poll_fn, hash, net::SocketAddr, sync::Arc};
 
 use crate::{
-    CloseCode, CloseFrame, Error, Message, PreparedMessage, Skip, Socket, Text, peer::Peer,
+    CloseCode, CloseFrame, Error, Message, Outgoing, PreparedMessage, Skip, Socket, Text,
+    peer::Peer,
 };
 
 /// A handle for sending to one connection. Clone it, keep it in a table, use it from any task.
@@ -34,9 +35,10 @@ impl Sender {
     ///
     /// # Errors
     /// As there.
-    pub async fn send(&self, message: impl Into<Message>) -> Result<(), Error> {
-        let mut message = Some(message.into());
-        let sent = poll_fn(|cx| self.peer.poll_send(cx, &mut message)).await;
+    pub async fn send(&self, message: impl Into<Outgoing>) -> Result<(), Error> {
+        let Outgoing { message, compression } = message.into();
+        let mut message = Some(message);
+        let sent = poll_fn(|cx| self.peer.poll_send(cx, &mut message, compression)).await;
         sent.map_err(|error| self.peer.with(|core| core.link.explain(error)))
     }
 
@@ -44,10 +46,10 @@ impl Sender {
     ///
     /// # Errors
     /// The reason, and the message back.
-    pub fn try_send(&self, message: impl Into<Message>) -> Result<(), TrySendError> {
-        let message = message.into();
-        let prepared = PreparedMessage::new(message.clone());
-        self.try_send_prepared(&prepared).map_err(|reason| TrySendError { reason, message })
+    pub fn try_send(&self, message: impl Into<Outgoing>) -> Result<(), TrySendError> {
+        let prepared = PreparedMessage::new(message);
+        self.try_send_prepared(&prepared)
+            .map_err(|reason| TrySendError { reason, message: prepared.message() })
     }
 
     /// As [`try_send`](Self::try_send), for a message that is framed already.
@@ -56,7 +58,7 @@ impl Sender {
     /// The reason.
     pub fn try_send_prepared(&self, message: &PreparedMessage) -> Result<(), Skip> {
         let limit = self.peer.hub.max_queue();
-        self.peer.try_send_frames(message.as_frame(), limit)
+        self.peer.try_send_frames(message.frame_for(self.peer.deflate.as_ref()), limit)
     }
 
     /// Starts the closing handshake; see [`Socket::close`].

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::{
-    Config, Handler, Origins, Shutdown, Text, Topics,
+    Config, Deflate, Handler, Origins, Shutdown, Text, Topics,
     accept::{self, Settings},
     conn::{self, HandshakeError, handshake::HeadLimits},
     http::{Request, Response},
@@ -104,6 +104,12 @@ impl Server {
         select: impl Fn(&[&str]) -> Result<Option<String>, HandshakeError> + Send + Sync + 'static,
     ) -> Self {
         self.with_conn(|server| server.select_subprotocol(select))
+    }
+
+    /// Compresses messages with clients that offer it; see [`Deflate`]. Default: off.
+    #[doc(alias = "compression")]
+    pub fn deflate(self, settings: Deflate) -> Self {
+        self.with_conn(|server| server.deflate(settings))
     }
 
     /// How large a request's head may be. Default: 16 KiB, 8 KiB a line, 128 headers.

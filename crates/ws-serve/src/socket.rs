@@ -13,11 +13,12 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 
 use crate::{
-    Chunk, CloseCode, CloseFrame, Closed, Error, Message, Pong, Sender, Text, Topic,
+    Chunk, CloseCode, CloseFrame, Closed, Error, Message, Outgoing, Pong, PreparedMessage, Sender,
+    Text, Topic,
     conn::{
         Access, Intake, Link,
         handshake::{http::Request, parse_request},
-        proto::{Event, Incoming, SendError},
+        proto::{AgreedDeflate, Event, Incoming, SendError},
     },
     peer::Peer,
 };
@@ -100,11 +101,13 @@ impl Socket {
     /// # Errors
     /// [`Error::Closed`] if the connection is closing or gone, [`Error::Send`] in the middle of a
     /// message that is sent in chunks.
-    pub fn send(&self, message: impl Into<Message>) -> impl Future<Output = Result<(), Error>> {
+    pub fn send(&self, message: impl Into<Outgoing>) -> impl Future<Output = Result<(), Error>> {
         // Not an `async fn`, so that the message is moved into the future once and not twice.
-        let mut message = Some(message.into());
+        let Outgoing { message, compression } = message.into();
+        let mut message = Some(message);
         poll_fn(move |cx| {
-            self.peer.poll_send(cx, &mut message).map_err(|error| self.explain(error))
+            let sent = self.peer.poll_send(cx, &mut message, compression);
+            sent.map_err(|error| self.explain(error))
         })
     }
 
@@ -180,6 +183,13 @@ impl Socket {
         self.peer.subprotocol.as_deref()
     }
 
+    /// How messages are compressed, if at all.
+    #[must_use]
+    #[doc(alias = "extensions")]
+    pub fn deflate(&self) -> Option<&AgreedDeflate> {
+        self.peer.deflate.as_ref()
+    }
+
     /// The client's request: path, query, headers. Parsed anew on each call.
     #[must_use]
     #[doc(alias = "environ")]
@@ -206,12 +216,12 @@ impl Socket {
     }
 
     /// Publishes a message to all members of a topic, this connection too if it is one. Never waits.
-    pub fn publish(&self, topic: &str, message: impl Into<Message>) {
+    pub fn publish(&self, topic: &str, message: impl Into<PreparedMessage>) {
         self.topic(topic).publish(message);
     }
 
     /// As [`publish`](Self::publish), but not to this connection.
-    pub fn publish_to_others(&self, topic: &str, message: impl Into<Message>) {
+    pub fn publish_to_others(&self, topic: &str, message: impl Into<PreparedMessage>) {
         self.topic(topic).publish_except(self, message);
     }
 

@@ -1,22 +1,15 @@
-//! [`Topic`]: publish to many. Messages are framed once and gather until the turn ends.
+//! [`Topic`]: publish to many.
 //!
-//! Each runtime has a [`Shard`] of a topic: its own members, and the framed bytes of the current
-//! turn. Publishing appends to them, whatever the number of members; the hub's flusher then offers the
-//! same slice to each. Not its business: when that happens, which is `hub.rs`.
+//! Each runtime has a [`Shard`] of a topic, with its own members. Not its business: how they are
+//! served, which is `shard.rs`, and when, which is `hub.rs`.
 
 use std::{
     collections::HashMap,
     fmt,
-    ops::Range,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-use bytes::{Bytes, BytesMut};
-
-use crate::{CloseCode, CloseFrame, Message, Skip, Socket, cork::header, hub::Hub, peer::Peer};
+use crate::{PreparedMessage, Socket, hub::Hub, peer::Peer, shard::Shard};
 
 /// All topics of a server, by name. Cloning is cheap.
 ///
@@ -130,19 +123,22 @@ impl Topic {
 
     /// Publishes a message to all members. Never waits, and costs the same for ten members as for
     /// ten thousand: they are served when the current turn of their runtime ends.
-    pub fn publish(&self, message: impl Into<Message>) {
+    ///
+    /// It is framed once, and compressed at most once for each window that members use, whatever
+    /// their number.
+    pub fn publish(&self, message: impl Into<PreparedMessage>) {
         self.append(&message.into(), None);
     }
 
     /// As [`publish`](Self::publish), to everybody but this connection.
-    pub fn publish_except(&self, socket: &Socket, message: impl Into<Message>) {
+    pub fn publish_except(&self, socket: &Socket, message: impl Into<PreparedMessage>) {
         self.append(&message.into(), Some(socket.id()));
     }
 
     /// How many connections are in it.
     #[must_use]
     pub fn len(&self) -> usize {
-        lock(&self.inner.shards).iter().map(|shard| lock(&shard.state).members.len()).sum()
+        lock(&self.inner.shards).iter().map(|shard| shard.len()).sum()
     }
 
     /// Whether nobody is in it.
@@ -159,7 +155,7 @@ impl Topic {
         }
     }
 
-    fn append(&self, message: &Message, except: Option<u64>) {
+    fn append(&self, message: &PreparedMessage, except: Option<u64>) {
         for shard in &*lock(&self.inner.shards) {
             shard.append(message, except);
         }
@@ -170,8 +166,7 @@ impl Topic {
         if let Some(shard) = shards.iter().find(|shard| shard.is_of(hub)) {
             return Arc::clone(shard);
         }
-        let (max_queue, hub) = (hub.max_queue(), Arc::downgrade(hub));
-        let shard = Arc::new(Shard { hub, max_queue, state: Mutex::default() });
+        let shard = Arc::new(Shard::new(hub));
         shards.push(Arc::clone(&shard));
         shard
     }
@@ -190,209 +185,6 @@ impl Drop for Inner {
 impl fmt::Debug for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Topic").field("name", &self.name()).field("members", &self.len()).finish()
-    }
-}
-
-/// The part of a topic that lives on one runtime.
-pub(crate) struct Shard {
-    /// Weak, because the hub's connections hold topics.
-    hub: Weak<Hub>,
-    max_queue: usize,
-    state: Mutex<ShardState>,
-}
-
-#[derive(Default)]
-struct ShardState {
-    /// Shared with the flush under way, so that joining and leaving need not wait for it.
-    members: Arc<Vec<Arc<Member>>>,
-    /// Where in `members` each connection is.
-    places: HashMap<u64, usize>,
-    /// The framed messages of this turn.
-    log: BytesMut,
-    /// Where the log is cut, between messages, so that no piece of several is over the queue's limit.
-    cuts: Vec<usize>,
-    /// Which parts of the log a connection must not get.
-    exceptions: Vec<(u64, Range<usize>)>,
-    /// Counts the flushes, to tell in which turn a member joined.
-    turn: u64,
-    dirty: bool,
-    /// Flushes under way, of former turns.
-    flushing: usize,
-}
-
-struct Member {
-    peer: Arc<Peer>,
-    /// Cleared, under the connection's lock, when it leaves.
-    active: AtomicBool,
-    /// The turn in which it joined, and how much of that turn's log was there already.
-    joined: (u64, usize),
-}
-
-impl Shard {
-    fn is_of(&self, hub: &Arc<Hub>) -> bool {
-        std::ptr::eq(self.hub.as_ptr(), Arc::as_ptr(hub))
-    }
-
-    /// Adds a member; answers whether it was none before.
-    fn add(&self, peer: &Arc<Peer>) -> bool {
-        let mut state = lock(&self.state);
-        if state.places.contains_key(&peer.id) {
-            return false;
-        }
-        let joined = (state.turn, state.log.len());
-        let member = Member { peer: Arc::clone(peer), active: AtomicBool::new(true), joined };
-        let place = state.members.len();
-        state.places.insert(peer.id, place);
-        Arc::make_mut(&mut state.members).push(Arc::new(member));
-        true
-    }
-
-    fn remove(&self, peer: &Peer) {
-        let (removed, last) = {
-            let mut state = lock(&self.state);
-            let Some(place) = state.places.remove(&peer.id) else { return };
-            // What was published before it left is still for it; unless it has not been served the
-            // turn before, because a gap would be worse than an early end.
-            let last = (state.dirty && state.flushing == 0).then(|| Flush {
-                shard: None,
-                bytes: Bytes::copy_from_slice(&state.log),
-                cuts: state.cuts.clone(),
-                exceptions: state.exceptions.clone(),
-                members: Arc::default(),
-                turn: state.turn,
-                next: 0,
-            });
-            let member = Arc::make_mut(&mut state.members).swap_remove(place);
-            if let Some(moved) = state.members.get(place).map(|member| member.peer.id) {
-                state.places.insert(moved, place);
-            }
-            (member, last)
-        };
-        if let Some(last) = last {
-            last.serve(&removed, self.max_queue);
-        }
-        // A flush under way has a list of its own; the connection's lock orders us with it.
-        peer.with(|_| removed.active.store(false, Ordering::Relaxed));
-    }
-
-    fn append(self: &Arc<Self>, message: &Message, except: Option<u64>) {
-        let mut state = lock(&self.state);
-        if state.members.is_empty() {
-            return;
-        }
-        let start = state.log.len();
-        let header = header(message).encode();
-        let piece = start - state.cuts.last().copied().unwrap_or_default();
-        if piece > 0 && piece + header.len() + message.len() > self.max_queue {
-            state.cuts.push(start);
-        }
-        state.log.reserve(header.len() + message.len());
-        state.log.extend_from_slice(&header);
-        state.log.extend_from_slice(message.as_bytes());
-        if let Some(id) = except {
-            let end = state.log.len();
-            state.exceptions.push((id, start..end));
-        }
-        if !std::mem::replace(&mut state.dirty, true) {
-            drop(state);
-            if let Some(hub) = self.hub.upgrade() {
-                hub.mark_dirty(Arc::clone(self));
-            }
-        }
-    }
-
-    /// Ends the turn: takes what was published and to whom it goes.
-    pub(crate) fn take(self: &Arc<Self>) -> Flush {
-        let mut state = lock(&self.state);
-        state.flushing += 1;
-        let turn = state.turn;
-        state.turn += 1;
-        state.dirty = false;
-        Flush {
-            shard: Some(Arc::clone(self)),
-            bytes: state.log.split().freeze(),
-            cuts: std::mem::take(&mut state.cuts),
-            exceptions: std::mem::take(&mut state.exceptions),
-            members: Arc::clone(&state.members),
-            turn,
-            next: 0,
-        }
-    }
-}
-
-/// The messages of a turn on their way to the members.
-pub(crate) struct Flush {
-    /// To tell when it is over.
-    shard: Option<Arc<Shard>>,
-    bytes: Bytes,
-    cuts: Vec<usize>,
-    exceptions: Vec<(u64, Range<usize>)>,
-    members: Arc<Vec<Arc<Member>>>,
-    turn: u64,
-    next: usize,
-}
-
-impl Drop for Flush {
-    fn drop(&mut self) {
-        if let Some(shard) = &self.shard {
-            lock(&shard.state).flushing -= 1;
-        }
-    }
-}
-
-impl Flush {
-    /// Serves members until all are served or the budget is used up.
-    pub(crate) fn run(&mut self, budget: &mut usize, max_queue: usize) {
-        while let Some(member) = self.members.get(self.next) {
-            if *budget == 0 {
-                return;
-            }
-            *budget -= 1;
-            self.next += 1;
-            self.serve(member, max_queue);
-        }
-    }
-
-    pub(crate) fn is_done(&self) -> bool {
-        self.next >= self.members.len()
-    }
-
-    fn serve(&self, member: &Member, max_queue: usize) {
-        let (turn, log) = member.joined;
-        // Nothing that was published before it joined.
-        let mut from = if turn == self.turn { log } else { 0 };
-        let id = member.peer.id;
-        let lagging = member.peer.with(|core| {
-            // Without the member's own messages, if it does not want them; in pieces, if there is much.
-            let own = self.exceptions.iter().filter(|(except, _)| *except == id);
-            let mut stops: Vec<_> = own.map(|(_, range)| range.clone()).collect();
-            stops.extend(self.cuts.iter().map(|cut| *cut..*cut));
-            stops.sort_by_key(|stop| stop.start);
-            let end = self.bytes.len();
-            for stop in stops.into_iter().chain(std::iter::once(end..end)) {
-                if !member.active.load(Ordering::Relaxed) {
-                    return false;
-                }
-                if from < stop.start {
-                    let result = if from == 0 && stop.start == end {
-                        core.offer(id, &self.bytes, max_queue)
-                    } else {
-                        core.offer(id, &self.bytes.slice(from..stop.start), max_queue)
-                    };
-                    if let Err(Skip::QueueFull { .. }) = result {
-                        return true;
-                    }
-                }
-                from = from.max(stop.end);
-            }
-            false
-        });
-        if lagging {
-            // A gap would go unnoticed; a client that reconnects gets a fresh start.
-            tracing::debug!(connection = id, "disconnecting a member that does not keep up");
-            let frame = CloseFrame::new(CloseCode::TRY_AGAIN_LATER, "too slow");
-            let _ = member.peer.close(frame);
-        }
     }
 }
 

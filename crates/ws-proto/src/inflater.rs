@@ -1,0 +1,166 @@
+//! [`Inflater`]: compressed payloads → messages (RFC 7692 §7.2.2), within a limit.
+//!
+//! Decompressors are taken from the thread's pool for the time of a message, unless a context is
+//! kept. Not its business: frames, and whether the result is UTF-8.
+
+use std::{cell::RefCell, fmt};
+
+use bytes::BytesMut;
+use zlib_rs::{Inflate as Stream, InflateFlush, Status};
+
+use crate::{Context, ProtocolError, deflate::TAIL};
+
+/// The decompressing half of one connection.
+pub(crate) struct Inflater {
+    receive: Context,
+    /// The decompressor, while it remembers anything.
+    stream: Option<Box<Stream>>,
+    /// Whether any byte of the message under way has come.
+    begun: bool,
+    /// Whether the last byte ended a block with BFINAL set, and with it a DEFLATE stream.
+    ended: bool,
+}
+
+impl Inflater {
+    pub(crate) fn new(receive: Context) -> Self {
+        Self { receive, stream: None, begun: false, ended: false }
+    }
+
+    /// Decompresses a piece of a message's payload into `out`, which may not grow beyond `limit`.
+    ///
+    /// What is not decompressible fails with [`ProtocolError::InvalidDeflate`].
+    pub(crate) fn feed(
+        &mut self,
+        mut input: &[u8],
+        out: &mut BytesMut,
+        limit: u64,
+    ) -> Result<(), ProtocolError> {
+        if input.is_empty() {
+            return Ok(());
+        }
+        self.begun = true;
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.resize(SCRATCH_SIZE, 0);
+            let stream = self.stream.get_or_insert_with(take);
+            loop {
+                if self.ended {
+                    // §7.2.3.4: a message may hold several DEFLATE streams, one after the other.
+                    stream.reset(false);
+                    self.ended = false;
+                }
+                // One byte over the limit is enough to know.
+                let left = limit.saturating_sub(out.len() as u64).saturating_add(1);
+                let room =
+                    usize::try_from(left).map_or(SCRATCH_SIZE, |left| left.min(SCRATCH_SIZE));
+                let (used, made) = step(stream, input, &mut scratch[..room], &mut self.ended)?;
+                input = &input[used..];
+                out.extend_from_slice(&scratch[..made]);
+                let size = out.len() as u64;
+                if size > limit {
+                    return Err(ProtocolError::MessageTooBig { size, limit });
+                }
+                let drained = made < room;
+                if input.is_empty() && (drained || self.ended) {
+                    return Ok(());
+                }
+                // No progress and no error, with input left and room for output, would be for ever.
+                if used == 0 && made == 0 && !self.ended {
+                    return Err(ProtocolError::InvalidDeflate);
+                }
+            }
+        })
+    }
+
+    /// Ends a message: its payload must be whole.
+    pub(crate) fn finish(&mut self) -> Result<(), ProtocolError> {
+        let whole = self.at_end();
+        self.begun = false;
+        if !self.receive.takeover
+            && let Some(stream) = self.stream.take()
+        {
+            self.ended = false;
+            put(stream);
+        }
+        if whole { Ok(()) } else { Err(ProtocolError::InvalidDeflate) }
+    }
+
+    /// Whether the payload ends where it may: at the tail that was left out (§7.2.2), or at the end
+    /// of a DEFLATE stream. A message without any payload says nothing at all and is as good as an
+    /// empty one.
+    fn at_end(&mut self) -> bool {
+        if !self.begun || self.ended {
+            return true;
+        }
+        let Some(stream) = &mut self.stream else { return true };
+        // The tail is the rest of a stored block without bytes: afterwards, and only then, the stream
+        // stands between two blocks. It stops there, so the byte behind the tail is not taken.
+        let mut probe = [0; TAIL.len() + 1];
+        probe[..TAIL.len()].copy_from_slice(&TAIL);
+        let (before_in, before_out) = (stream.total_in(), stream.total_out());
+        // Room for a byte, because a truncated payload would take the tail for data.
+        let result = stream.decompress(&probe, &mut [0], InflateFlush::Block);
+        result.is_ok()
+            && stream.total_in() - before_in == TAIL.len() as u64
+            && stream.total_out() == before_out
+    }
+}
+
+impl fmt::Debug for Inflater {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inflater").field("receive", &self.receive).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Inflater {
+    fn drop(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            put(stream);
+        }
+    }
+}
+
+/// One call: bytes used and made.
+fn step(
+    stream: &mut Stream,
+    input: &[u8],
+    out: &mut [u8],
+    ended: &mut bool,
+) -> Result<(usize, usize), ProtocolError> {
+    let (before_in, before_out) = (stream.total_in(), stream.total_out());
+    let status = stream
+        .decompress(input, out, InflateFlush::SyncFlush)
+        .map_err(|_| ProtocolError::InvalidDeflate)?;
+    *ended = status == Status::StreamEnd;
+    let used = (stream.total_in() - before_in) as usize;
+    let made = (stream.total_out() - before_out) as usize;
+    Ok((used, made))
+}
+
+thread_local! {
+    /// Decompressors that remember nothing.
+    #[expect(clippy::vec_box, reason = "the boxes move between here and the connections")]
+    static POOL: RefCell<Vec<Box<Stream>>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+fn take() -> Box<Stream> {
+    // §7.1.2: the window is "up to" what was agreed on; the largest one serves all.
+    POOL.with_borrow_mut(Vec::pop).unwrap_or_else(|| Box::new(Stream::new(false, 15)))
+}
+
+fn put(mut stream: Box<Stream>) {
+    // A thread that ends has no pool any more, and no use for one.
+    let _ = POOL.try_with(|pool| {
+        let mut pool = pool.borrow_mut();
+        if pool.len() < MAX_POOLED {
+            stream.reset(false);
+            pool.push(stream);
+        }
+    });
+}
+
+/// Messages up to this size are copied into memory of exactly their size.
+const SCRATCH_SIZE: usize = 64 << 10;
+
+/// A thread decompresses one message at a time; more are held by messages of which a part is missing.
+const MAX_POOLED: usize = 16;

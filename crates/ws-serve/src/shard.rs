@@ -1,0 +1,135 @@
+//! [`Shard`]: the part of a topic that lives on one runtime: its members, and the current turn's messages.
+//!
+//! Publishing appends to the messages, whatever the number of members. Not its business: how a turn
+//! gets to the members, which is `turn.rs`.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use crate::{PreparedMessage, hub::Hub, peer::Peer, turn::Turn};
+
+/// The part of a topic that lives on one runtime.
+pub(crate) struct Shard {
+    /// Weak, because the hub's connections hold topics.
+    hub: Weak<Hub>,
+    max_queue: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Shared with the turn that is being served, so that joining and leaving need not wait for it.
+    members: Arc<Vec<Arc<Member>>>,
+    /// Where in `members` each connection is.
+    places: HashMap<u64, usize>,
+    /// What was published in this turn.
+    messages: Vec<PreparedMessage>,
+    /// Which of the messages a connection must not get.
+    exceptions: Vec<(u64, usize)>,
+    /// Counts the turns, to tell in which one a member joined.
+    number: u64,
+    /// Former turns that are being served.
+    serving: usize,
+}
+
+/// A connection in a topic.
+pub(crate) struct Member {
+    pub(crate) peer: Arc<Peer>,
+    /// Cleared, under the connection's lock, when it leaves.
+    pub(crate) active: AtomicBool,
+    /// The turn in which it joined, and how many of that turn's messages were there already.
+    pub(crate) joined: (u64, usize),
+}
+
+impl Shard {
+    pub(crate) fn new(hub: &Arc<Hub>) -> Self {
+        let max_queue = hub.max_queue();
+        Self { hub: Arc::downgrade(hub), max_queue, state: Mutex::default() }
+    }
+
+    pub(crate) fn is_of(&self, hub: &Arc<Hub>) -> bool {
+        std::ptr::eq(self.hub.as_ptr(), Arc::as_ptr(hub))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.state().members.len()
+    }
+
+    /// Adds a member; answers whether it was none before.
+    pub(crate) fn add(&self, peer: &Arc<Peer>) -> bool {
+        let mut state = self.state();
+        if state.places.contains_key(&peer.id) {
+            return false;
+        }
+        let joined = (state.number, state.messages.len());
+        let member = Member { peer: Arc::clone(peer), active: AtomicBool::new(true), joined };
+        let place = state.members.len();
+        state.places.insert(peer.id, place);
+        Arc::make_mut(&mut state.members).push(Arc::new(member));
+        true
+    }
+
+    pub(crate) fn remove(&self, peer: &Peer) {
+        let (removed, last) = {
+            let mut state = self.state();
+            let Some(place) = state.places.remove(&peer.id) else { return };
+            // What was published before it left is still for it; unless it has not been served the
+            // turn before, because a gap would be worse than an early end.
+            let last = (!state.messages.is_empty() && state.serving == 0).then(|| {
+                let (messages, exceptions) = (state.messages.clone(), state.exceptions.clone());
+                Turn::new(state.number, messages, exceptions, Arc::default(), self.max_queue)
+            });
+            let member = Arc::make_mut(&mut state.members).swap_remove(place);
+            if let Some(moved) = state.members.get(place).map(|member| member.peer.id) {
+                state.places.insert(moved, place);
+            }
+            (member, last)
+        };
+        if let Some(mut last) = last {
+            last.serve(&removed);
+        }
+        // A turn that is being served has a list of its own; the connection's lock orders us with it.
+        peer.with(|_| removed.active.store(false, Ordering::Relaxed));
+    }
+
+    pub(crate) fn append(self: &Arc<Self>, message: &PreparedMessage, except: Option<u64>) {
+        let mut state = self.state();
+        if state.members.is_empty() {
+            return;
+        }
+        let index = state.messages.len();
+        state.messages.push(message.clone());
+        state.exceptions.extend(except.map(|id| (id, index)));
+        drop(state);
+        if index == 0
+            && let Some(hub) = self.hub.upgrade()
+        {
+            hub.mark_dirty(Arc::clone(self));
+        }
+    }
+
+    /// Ends the turn: takes what was published and to whom it goes. [`Self::handle_served`] follows.
+    pub(crate) fn take(&self) -> Turn {
+        let mut state = self.state();
+        state.serving += 1;
+        let number = state.number;
+        state.number += 1;
+        let messages = std::mem::take(&mut state.messages);
+        let exceptions = std::mem::take(&mut state.exceptions);
+        Turn::new(number, messages, exceptions, Arc::clone(&state.members), self.max_queue)
+    }
+
+    /// Takes note that a turn has been served.
+    pub(crate) fn handle_served(&self) {
+        self.state().serving -= 1;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
