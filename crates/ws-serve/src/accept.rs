@@ -142,10 +142,9 @@ fn start<H: Handler>(
     peer: Arc<Peer>,
     settings: &Settings,
     handler: H,
-) -> Session<impl Future<Output = H::Outcome> + use<H>> {
+) -> Session<H> {
     let socket = Socket::new(intake, Arc::clone(&peer));
-    // Called within the session, which catches a panic of the call itself, too.
-    let session = Session::new(Arc::clone(&peer), async move { handler.call(socket).await });
+    let session = Session::new(Arc::clone(&peer), handler, socket);
     // The session is on the list now; an end that came before has not seen it.
     if settings.shutdown.is_started() {
         let _ = peer.close(settings.shutdown.frame());

@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    Outcome,
+    Handler, Outcome, Socket,
     conn::{
         Intake,
         proto::{Event, State},
@@ -24,28 +24,48 @@ use crate::{
 };
 
 /// A connection's task, from the end of the opening handshake to the end of the transport.
-pub(crate) struct Session<F> {
+pub(crate) struct Session<H: Handler> {
     peer: Arc<Peer>,
-    /// `None` when it is done. Boxed, so that the task needs no `unsafe` to pin it.
-    handler: Option<Pin<Box<F>>>,
+    /// `None` when it is done.
+    handler: Option<Running<H>>,
     /// The receiving half, once the handler has let go of it.
     intake: Option<Box<Intake>>,
     /// Whether the task has been made known to those who send.
     started: bool,
 }
 
-impl<F> Session<F> {
-    pub(crate) fn new(peer: Arc<Peer>, handler: F) -> Self {
-        peer.hub.add(&peer);
-        Self { peer, handler: Some(Box::pin(handler)), intake: None, started: false }
+/// A handler, called when it is first polled: a panic of the call itself is caught there, too.
+enum Running<H: Handler> {
+    Waiting(Option<(H, Socket)>),
+    /// Boxed, so that the task needs no `unsafe` to pin it.
+    Called(Pin<Box<H::Future>>),
+}
+
+impl<H: Handler> Running<H> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<H::Outcome> {
+        if let Self::Waiting(call) = self {
+            let (handler, socket) = call.take().expect("a handler that panicked is dropped");
+            *self = Self::Called(Box::pin(handler.call(socket)));
+        }
+        match self {
+            Self::Called(future) => future.as_mut().poll(cx),
+            Self::Waiting(_) => Poll::Pending,
+        }
     }
 }
 
-impl<F> Future for Session<F>
-where
-    F: Future,
-    F::Output: Outcome,
-{
+impl<H: Handler> Session<H> {
+    pub(crate) fn new(peer: Arc<Peer>, handler: H, socket: Socket) -> Self {
+        peer.hub.add(&peer);
+        let handler = Some(Running::Waiting(Some((handler, socket))));
+        Self { peer, handler, intake: None, started: false }
+    }
+}
+
+/// Nothing in it is pinned in place.
+impl<H: Handler> Unpin for Session<H> {}
+
+impl<H: Handler> Future for Session<H> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -61,7 +81,7 @@ where
             peer.with(|core| core.set_session(cx.waker()));
         }
         let corked = cork::enter(peer.id);
-        let polled = catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx)));
+        let polled = catch_unwind(AssertUnwindSafe(|| handler.poll(cx)));
         let state = corked.leave(|queue| {
             peer.with(|core| {
                 if !queue.is_empty() {
@@ -96,7 +116,7 @@ where
     }
 }
 
-impl<F> Session<F> {
+impl<H: Handler> Session<H> {
     /// Completes the closing handshake, discarding what still comes.
     fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let peer = &*self.peer;
@@ -155,7 +175,7 @@ fn poll_timers(peer: &Peer, core: &mut Core, cx: &mut Context<'_>) {
     }
 }
 
-impl<F> Drop for Session<F> {
+impl<H: Handler> Drop for Session<H> {
     fn drop(&mut self) {
         let topics = self.peer.with(|core| {
             // Whoever still holds a sender holds no file descriptor.
