@@ -6,10 +6,10 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use ws_serve::{
-    CloseCode, Config, Error, Message,
+    CloseCode, Config, Deflate, Error, Message,
     conn::{Client, WebSocket},
 };
 
@@ -23,12 +23,26 @@ struct Options {
     /// Send binary messages instead of text.
     #[arg(long)]
     binary: bool,
+    /// Send back what comes instead, until the server closes; prints nothing.
+    #[arg(long, conflicts_with_all = ["messages", "binary"])]
+    echo: bool,
+    /// Offer to compress messages.
+    #[arg(long, require_equals = true, num_args = 0..=1, default_missing_value = "default")]
+    deflate: Option<Compress>,
     /// Subprotocols to offer, best first.
     #[arg(long, value_name = "NAME")]
     subprotocol: Vec<String>,
     /// The largest message accepted.
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
     max_message_size: u64,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Compress {
+    /// Keep no contexts: idle connections cost nothing.
+    Default,
+    /// Keep contexts: the smallest messages.
+    BestRatio,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -48,7 +62,19 @@ async fn run(options: Options) -> anyhow::Result<()> {
     if !options.subprotocol.is_empty() {
         client = client.subprotocols(options.subprotocol.clone());
     }
+    if let Some(kind) = options.deflate {
+        client = client.deflate(match kind {
+            Compress::Default => Deflate::default(),
+            Compress::BestRatio => Deflate::best_ratio(),
+        });
+    }
     let mut ws = client.connect().await?;
+    if options.echo {
+        while let Some(message) = ws.receive().await? {
+            ws.send(message).await?;
+        }
+        return Ok(());
+    }
     if options.messages.is_empty() {
         return interact(ws, options.binary).await;
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 use ws_serve::{
-    CloseCode, Config, Error, Message, Server, Socket,
+    CloseCode, Config, Deflate, Error, Message, Server, Socket,
     conn::proto::bytes::Bytes,
     http::{Request, Response, StatusCode, header},
 };
@@ -32,6 +32,7 @@ async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let server = Server::bind(&options.address)?
         .config(Config::default().max_message_size(MAX_MESSAGE))
+        .deflate(Deflate::default())
         .on_request(page);
     let shutdown = server.shutdown_handle();
     tokio::spawn(async move {

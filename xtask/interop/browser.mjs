@@ -1,4 +1,4 @@
-// Drives headless Chromium against the chat example: node browser.mjs PATH_TO_CHAT_BINARY
+// Drives headless Chromium against the chat and echo examples: node browser.mjs CHAT ECHO
 //
 // Environment:
 //   CHROMIUM              the browser (default /usr/bin/chromium)
@@ -17,9 +17,9 @@ const OVERALL = 90_000; // ms for everything
 const SHORT = 8_000;    // ms for one condition on a working connection
 const LONG = 20_000;    // ms for a page to come back: its back-off pauses grow
 
-const binary = process.argv[2];
-if (!binary) {
-  console.error("usage: node browser.mjs PATH_TO_CHAT_BINARY");
+const [chat, echo] = process.argv.slice(2);
+if (!echo) {
+  console.error("usage: node browser.mjs CHAT ECHO");
   process.exit(2);
 }
 
@@ -56,9 +56,9 @@ const children = new Set();
 process.on("exit", () => { for (const child of children) child.kill("SIGKILL"); });
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => process.exit(1));
 
-// Starts the chat; answers once it says where it listens.
-async function startServer(address) {
-  const child = spawn(resolve(binary), [address], { stdio: ["ignore", "pipe", "pipe"] });
+// Starts one of the two; answers once it says where it listens.
+async function startServer(program, address, ...options) {
+  const child = spawn(resolve(program), [address, ...options], { stdio: ["ignore", "pipe", "pipe"] });
   children.add(child);
   let output = "", errors = "", spawnError = null;
   child.stdout.setEncoding("utf8").on("data", (text) => { output = (output + text).slice(-10_000); });
@@ -69,7 +69,7 @@ async function startServer(address) {
 
   const found = await until("the server to print its address", SHORT, () => {
     // With the end of the line, or a port that arrived in two pieces would be read short.
-    const match = /http:\/\/127\.0\.0\.1:(\d+)\b[^\n]*\n/.exec(output);
+    const match = /(?:http|ws):\/\/127\.0\.0\.1:(\d+)\b[^\n]*\n/.exec(output);
     if (!match && gone()) throw new Error(`the server ended before it listened: ${spawnError ?? errors}`);
     return match;
   });
@@ -109,6 +109,13 @@ async function openTab(label) {
   const context = await browser.newContext({ viewport: { width: 1100, height: 720 } });
   const page = await context.newPage();
   page.setDefaultTimeout(SHORT);
+  // So that the tests get at the connections that a page makes.
+  await page.addInitScript(() => {
+    globalThis.sockets = [];
+    globalThis.WebSocket = class extends WebSocket {
+      constructor(...of) { super(...of); sockets.push(this); }
+    };
+  });
   page.on("pageerror", (error) => scriptErrors.push(`${label}: ${error.message}`));
   return page;
 }
@@ -203,7 +210,7 @@ setTimeout(() => {
 
 let browser, server;
 try {
-  server = await startServer("127.0.0.1:0");
+  server = await startServer(chat, "127.0.0.1:0");
   browser = await chromium.launch({
     executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
     args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -246,6 +253,13 @@ async function run() {
   });
 
   await test("the two talk both ways", () => talk(ada, bob, "says hello"));
+
+  await test("their connections compress, without contexts", async () => {
+    for (const page of both) {
+      const extensions = await page.evaluate(() => sockets.at(-1).extensions);
+      check(isDeflate(extensions, true), `the extensions are ${extensions}`);
+    }
+  });
 
   await test("Enter sends, and one's own messages are told apart", async () => {
     await bob.fill("#text", "sent by Enter");
@@ -309,9 +323,13 @@ async function run() {
   });
 
   await test("a text of 2000 characters arrives whole, and the log follows", async () => {
-    const text = "0123456789".repeat(200);
-    await say(ada, text);
-    for (const page of both) await waitSaid(page, "Ada", text);
+    // One that compresses well, and one that does not.
+    const digits = "0123456789".repeat(200);
+    const noise = Array.from({ length: 2000 }, () => String.fromCharCode(0x21 + Math.random() * 94)).join("");
+    for (const text of [digits, noise]) {
+      await say(ada, text);
+      for (const page of both) await waitSaid(page, "Ada", text);
+    }
     await talk(ada, bob, "was here");
     for (const page of both) await waitInSight(page);
   });
@@ -333,7 +351,7 @@ async function run() {
 
   await test("the server is back on the same port: both return by themselves and talk", async () => {
     const { port } = server;
-    server = await startServer(`127.0.0.1:${port}`);
+    server = await startServer(chat, `127.0.0.1:${port}`);
     check(server.port === port, `it listens on ${server.port}, not ${port}`);
     for (const page of both) await waitOpen(page, LONG);
     for (const page of both) await waitPeople(page, ["Ada", "Bob"]);
@@ -353,5 +371,63 @@ async function run() {
 
   await test("the stopped server ends by itself", () => until("its end", SHORT, server.gone));
 
+  for (const [option, quiet] of [["--deflate", true], ["--deflate=best-ratio", false]]) {
+    await test(`echo ${option} compresses with a page, text and binary up to 1 MiB`, async () => {
+      const server = await startServer(echo, "127.0.0.1:0", option);
+      const page = await openTab(option);
+      // A page of the echo server's own origin, which serves none.
+      await page.route(server.url, (route) => route.fulfill({ contentType: "text/html", body: "<p>echo</p>" }));
+      await page.goto(server.url);
+      const extensions = await page.evaluate(echoCompressed);
+      check(isDeflate(extensions, quiet), `the extensions are ${extensions}`);
+      await page.context().close();
+      await server.stop("SIGTERM");
+    });
+  }
+
   await test("no page had a script error", () => check(scriptErrors.length === 0, scriptErrors.join("\n")));
+}
+
+// Whether that was agreed on, with no contexts or with both of them.
+function isDeflate(extensions, quiet) {
+  return extensions.startsWith("permessage-deflate") &&
+    extensions.includes("server_no_context_takeover") === quiet &&
+    extensions.includes("client_no_context_takeover") === quiet;
+}
+
+// Runs in a page: everything is sent at once and must come back as it was, in order.
+async function echoCompressed() {
+  const ws = new WebSocket(`ws://${location.host}/`);
+  ws.binaryType = "arraybuffer";
+  await new Promise((resolve, reject) => {
+    ws.onopen = resolve;
+    ws.onerror = () => reject(new Error("no connection"));
+  });
+  const messages = [];
+  for (const size of [0, 1, 125, 126, 255, 256, 4096, 65535, 65536, 1 << 20]) {
+    const random = new Uint8Array(size);
+    for (let start = 0; start < size; start += 65536) crypto.getRandomValues(random.subarray(start, start + 65536));
+    const items = Array.from({ length: size / 30 + 1 }, (_, id) => ({ id, kind: "κόσμε", value: (id * 7919) % 1000003 }));
+    // Twice, so that a context has something to point back to.
+    for (let twice = 0; twice < 2; twice++) messages.push(JSON.stringify(items).slice(0, size), random);
+  }
+  for (let index = 0; index < 500; index++) messages.push(`{"type":"said","name":"Ada","text":"message ${index}"}`.repeat(index % 9 + 1));
+
+  const replies = [];
+  const done = new Promise((resolve, reject) => {
+    ws.onmessage = ({ data }) => { if (replies.push(data) === messages.length) resolve(); };
+    ws.onclose = ({ code, reason }) => reject(new Error(`closed with ${code} ${reason} after ${replies.length} replies`));
+  });
+  for (const message of messages) ws.send(message);
+  await done;
+  const same = (message, reply) => {
+    if (typeof message === "string" || typeof reply === "string") return message === reply;
+    const bytes = new Uint8Array(reply);
+    return bytes.length === message.length && bytes.every((byte, index) => byte === message[index]);
+  };
+  const wrong = messages.findIndex((message, index) => !same(message, replies[index]));
+  if (wrong >= 0) throw new Error(`message ${wrong} of ${messages.length} came back changed`);
+  const { extensions } = ws;
+  await new Promise((resolve) => { ws.onclose = resolve; ws.close(1000); });
+  return extensions;
 }

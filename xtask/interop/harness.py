@@ -11,7 +11,9 @@ order, prints `ok - …` or `not ok - …` for each and `N passed, M failed` at 
 
 import asyncio
 import contextlib
+import json
 import os
+import random
 import sys
 
 CHECK_SECONDS = 30  # 200 connections at once take 1 s; far more means that something hangs
@@ -59,6 +61,47 @@ def equal(actual, expected):
     """Fails the check unless both are equal; long values are cut in the message."""
     if actual != expected:
         raise AssertionError(f"got {actual!r:.200}, expected {expected!r:.200}")
+
+
+# What our programs' `--deflate` can be, each with the length from which it compresses.
+THRESHOLDS = {"default": 256, "best-ratio": 32}
+
+# Either side of the length encodings and of the thresholds, up to more than any window.
+DEFLATE_SIZES = [0, 1, 125, 126, 4096, 65536, 1024 * 1024]
+
+# Then comes a message of this length, twice: within reach even in the smallest window, of whose 512
+# bytes zlib uses 250.
+TWICE = 200
+
+
+def json_text(size):
+    """So many bytes of what programs tell each other, which compresses well."""
+    generator = random.Random(size)
+    items = []
+    for index in range(size // 50 + 1):
+        items.append({"id": index, "kind": "measurement", "value": generator.randrange(10**6)})
+    return json.dumps(items)[:size]
+
+
+def random_bytes(size):
+    """So many bytes that do not compress."""
+    return random.Random(size).randbytes(size)
+
+
+def expect_compressed(frames, kind, keeps_context):
+    """Checks the frames, pairs of RSV1 and the payload's length, that came back of each of
+    `DEFLATE_SIZES` as text and as random bytes, and of two times the same `TWICE` random bytes.
+    """
+    expected = []
+    for size in DEFLATE_SIZES:
+        wanted = size >= THRESHOLDS[kind]
+        # Without a context, what compression makes larger is sent as it is.
+        expected += [wanted, wanted and keeps_context]
+    equal([rsv1 for rsv1, _ in frames], expected + [keeps_context] * 2)
+    for size, (rsv1, length) in zip(DEFLATE_SIZES, frames[::2]):
+        equal(length < size / 2 if rsv1 and size > 1000 else True, True)
+    # All of it is in the context, if there is one.
+    equal(frames[-1][1] < 100, keeps_context)
 
 
 class Echo:

@@ -5,6 +5,7 @@
 
 import assert from "node:assert/strict";
 import { execFile, spawn } from "node:child_process";
+import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { createRequire } from "node:module";
 import path from "node:path";
@@ -195,6 +196,109 @@ check("client offers the subprotocol it was given", async () => {
   const run = await clientAgainst(tell, ["hi"], { handleProtocols }, ["--subprotocol", "chat"]);
   assert.deepEqual([run.stdout, run.code], ["speaking chat\n", 0]);
 });
+
+// permessage-deflate (RFC 7692), both ways.
+
+/** What our programs' `--deflate` can be, each with the length from which it compresses. */
+const THRESHOLDS = { default: 256, "best-ratio": 32 };
+const DEFLATE_SIZES = [0, 1, 125, 126, 4096, 65536, 1024 * 1024];
+
+/** So many bytes of what programs tell each other, which compresses well. */
+function jsonText(size) {
+  const item = (_, id) => ({ id, kind: "measurement", value: (id * 7919) % 1_000_003 });
+  return JSON.stringify(Array.from({ length: size / 40 + 1 }, item)).slice(0, size);
+}
+
+/** The payloads' lengths of the compressed frames that come to their end. */
+function noteCompressed(socket) {
+  // Theirs tells of RSV1 only by what it does: this is called for those frames alone.
+  const deflate = socket._receiver._extensions["permessage-deflate"];
+  const decompress = deflate.decompress;
+  const lengths = [];
+  deflate.decompress = function (data, ...rest) {
+    lengths.push(data.length);
+    return decompress.call(this, data, ...rest);
+  };
+  return lengths;
+}
+
+/** Has messages echoed by our end, whose `--deflate` is `kind`. */
+async function talkCompressed(socket, receive, kind, keepsContext) {
+  assert.equal(socket.extensions, "permessage-deflate");
+  const compressed = noteCompressed(socket);
+  /** Whether the reply came compressed, and in how many bytes. */
+  async function roundTrip(message) {
+    const before = compressed.length;
+    socket.send(message);
+    assert.deepEqual(await receive(), message);
+    return { rsv1: compressed.length > before, length: compressed.at(-1) };
+  }
+  for (const size of DEFLATE_SIZES) {
+    const wanted = size >= THRESHOLDS[kind];
+    const text = await roundTrip(jsonText(size));
+    assert.equal(text.rsv1, wanted, `RSV1 of a text of ${size} bytes`);
+    if (wanted && size > 1000) assert.ok(text.length < size / 2, `${text.length} of ${size} bytes`);
+    // Without a context, what compression makes larger is sent as it is.
+    const random = await roundTrip(randomBytes(size));
+    assert.equal(random.rsv1, wanted && keepsContext, `RSV1 of ${size} random bytes`);
+  }
+  // Within reach even in the smallest window, of whose 512 bytes zlib uses 250.
+  const twice = randomBytes(200);
+  await roundTrip(twice);
+  const { rsv1, length } = await roundTrip(twice);
+  assert.equal(rsv1 && length < 100, keepsContext, "only a context makes the second one small");
+
+  const messages = Array.from({ length: 600 }, (_, index) => jsonText(index));
+  for (const message of messages) socket.send(message);
+  for (const message of messages) assert.equal(await receive(), message);
+
+  for (const [fragment, ping] of [[jsonText(70_000), "now"], ["", "and now"]]) {
+    socket.send(fragment, { fin: false });
+    const pong = once(socket, "pong");
+    socket.ping(ping);
+    assert.equal((await pong)[0].toString(), ping);
+  }
+  socket.send(jsonText(5000), { fin: true });
+  assert.equal(await receive(), jsonText(70_000) + jsonText(5000));
+}
+
+const CONFIGURATIONS = [
+  ["as it comes", {}],
+  ["no contexts", { serverNoContextTakeover: true, clientNoContextTakeover: true }],
+  ["no context of the server", { serverNoContextTakeover: true }],
+  ["no context of the client", { clientNoContextTakeover: true }],
+  ["windows of 9 bits", { serverMaxWindowBits: 9, clientMaxWindowBits: 9 }],
+  ["windows of 12 bits, and it sends short messages as they are", {
+    serverMaxWindowBits: 12, clientMaxWindowBits: 12, threshold: 1024,
+    serverNoContextTakeover: true, clientNoContextTakeover: true,
+  }],
+];
+for (const kind of Object.keys(THRESHOLDS)) {
+  for (const [name, options] of CONFIGURATIONS) {
+    const perMessageDeflate = { threshold: 0, ...options };
+
+    check(`server with --deflate=${kind} compresses, their client: ${name}`, () => {
+      const keepsContext = kind === "best-ratio" && !options.serverNoContextTakeover;
+      const talk = (socket, receive) => talkCompressed(socket, receive, kind, keepsContext);
+      const play = (url) => withSocket(url, talk, { perMessageDeflate });
+      return withEcho(play, `--deflate=${kind}`);
+    });
+
+    check(`client with --deflate=${kind} compresses, their server: ${name}`, async () => {
+      const keepsContext = kind === "best-ratio" && !options.clientNoContextTakeover;
+      let talked = Promise.reject(new Error("the client never connected"));
+      talked.catch(() => {});
+      const handle = (socket) => {
+        talked = talkCompressed(socket, inbox(socket), kind, keepsContext);
+        talked.finally(() => socket.close(1000)).catch(() => {});
+      };
+      const clientOptions = ["--echo", `--deflate=${kind}`];
+      const run = await clientAgainst(handle, [], { perMessageDeflate }, clientOptions);
+      await talked;
+      assert.deepEqual([run.stdout, run.stderr, run.code], ["", "", 0]);
+    });
+  }
+}
 
 let failed = 0;
 for (const { name, run } of checks) {

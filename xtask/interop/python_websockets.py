@@ -8,9 +8,26 @@ import http
 
 from websockets.asyncio.client import connect as connect_to
 from websockets.asyncio.server import serve
+from websockets.extensions.permessage_deflate import (
+    ClientPerMessageDeflateFactory,
+    ServerPerMessageDeflateFactory,
+)
+from websockets.frames import Opcode
 from websockets.sync.client import connect as connect_sync
 
-from harness import Echo, check, equal, main, run_client
+from harness import (
+    DEFLATE_SIZES,
+    THRESHOLDS,
+    TWICE,
+    Echo,
+    check,
+    equal,
+    expect_compressed,
+    json_text,
+    main,
+    random_bytes,
+    run_client,
+)
 
 # Either side of each length encoding (RFC 6455 §5.2), and one message of many reads.
 SIZES = [0, 1, 125, 126, 127, 65535, 65536, 1024 * 1024]
@@ -25,6 +42,11 @@ def connect(echo, **options):
 async def round_trip(websocket, message):
     await websocket.send(message)
     equal(await websocket.recv(), message)
+
+
+async def send_all(websocket, messages):
+    for message in messages:
+        await websocket.send(message)
 
 
 # Our server, their client.
@@ -72,13 +94,8 @@ async def _(echo_program, _):
 @check("server answers 1000 pipelined messages in order")
 async def _(echo_program, _):
     messages = [f"message {index}" for index in range(1000)]
-
-    async def send_all(websocket):
-        for message in messages:
-            await websocket.send(message)
-
     async with Echo(echo_program) as echo, connect(echo) as websocket:
-        sending = asyncio.create_task(send_all(websocket))
+        sending = asyncio.create_task(send_all(websocket, messages))
         equal([await websocket.recv() for _ in messages], messages)
         await sending
 
@@ -141,19 +158,27 @@ async def _(echo_program, _):
 # Their server, our client.
 
 
-async def client_against(handler, client, *arguments, options=(), **serving):
+async def client_against(
+    handler, client, *arguments, options=(), compression=None, **serving
+):
     """Runs our client against a server of theirs; also returns what became of the connection."""
     connections = []
+    errors = []
 
     async def handle(websocket):
         connections.append(websocket)
-        await handler(websocket)
+        try:
+            await handler(websocket)
+        except Exception as error:  # to be raised where the check waits
+            errors.append(error)
 
-    async with serve(handle, "127.0.0.1", 0, compression=None, **serving) as server:
+    async with serve(handle, "127.0.0.1", 0, compression=compression, **serving) as server:
         _, port = server.sockets[0].getsockname()
         run = await run_client(client, *options, f"ws://127.0.0.1:{port}/chat?room=1", *arguments)
         for websocket in connections:
             await websocket.wait_closed()
+    for error in errors:
+        raise error
     return run, connections[0] if connections else None
 
 
@@ -246,6 +271,138 @@ async def _(_, client):
     options = ["--subprotocol", "chat"]
     run, _ = await client_against(tell_subprotocol, client, "hi", options=options, **insist)
     run.expect_replies("speaking chat")
+
+
+# permessage-deflate (RFC 7692), both ways.
+
+
+async def talk_compressed(websocket, kind, no_contexts, windows):
+    """Has messages echoed by our end, whose `--deflate` is `kind`.
+
+    `no_contexts` and `windows` are what was to be agreed on, for our end and for theirs.
+    """
+    [deflate] = websocket.protocol.extensions
+    equal(
+        (deflate.remote_no_context_takeover, deflate.local_no_context_takeover), no_contexts
+    )
+    equal((deflate.remote_max_window_bits, deflate.local_max_window_bits), windows)
+    frames = note_frames(deflate)
+    for size in DEFLATE_SIZES:
+        await round_trip(websocket, json_text(size))
+        await round_trip(websocket, random_bytes(size))
+    # Random, so that only a context makes the second one small.
+    for _ in range(2):
+        await round_trip(websocket, random_bytes(TWICE))
+    expect_compressed(frames, kind, keeps_context=not no_contexts[0])
+
+    messages = [json_text(index) for index in range(600)]
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(send_all(websocket, messages))
+        equal([await websocket.recv() for _ in messages], messages)
+
+    async def fragments():
+        yield json_text(5000)
+        await (await websocket.ping(b"between compressed fragments"))
+        yield ""
+        yield json_text(70000)
+
+    await websocket.send(fragments())
+    equal(await websocket.recv(), json_text(5000) + json_text(70000))
+
+
+def note_frames(deflate):
+    """Notes RSV1 and the payload's length of each data frame that comes to their end."""
+    frames = []
+    decode = deflate.decode
+
+    def note_and_decode(frame, **options):
+        if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
+            frames.append((frame.rsv1, len(frame.data)))
+        return decode(frame, **options)
+
+    deflate.decode = note_and_decode
+    return frames
+
+
+def deflate_checks(kind, name, no_contexts, windows):
+    """The checks of one configuration of theirs against one of ours.
+
+    `no_contexts` says what theirs asks for: (server, client). So does `windows`, where nothing is
+    `None`.
+    """
+    server_quiet, client_quiet = no_contexts
+    # Ours has no contexts by default, whatever they ask for.
+    agreed = (True, True) if kind == "default" else no_contexts
+    server_bits, client_bits = windows
+
+    @check(f"server with --deflate={kind} compresses, their client: {name}")
+    async def _(echo_program, _):
+        offer = ClientPerMessageDeflateFactory(
+            server_quiet, client_quiet, server_bits, client_bits or True
+        )
+        async with (
+            Echo(echo_program, f"--deflate={kind}") as echo,
+            connect(echo, compression=None, extensions=[offer]) as websocket,
+        ):
+            bits = (server_bits or 15, client_bits or 15)
+            await talk_compressed(websocket, kind, agreed, bits)
+
+    @check(f"client with --deflate={kind} compresses, their server: {name}")
+    async def _(_, client):
+        async def talk(websocket):
+            bits = (client_bits or 15, server_bits or 15)
+            await talk_compressed(websocket, kind, agreed[::-1], bits)
+
+        accept = ServerPerMessageDeflateFactory(
+            server_quiet, client_quiet, server_bits, client_bits
+        )
+        options = ["--echo", f"--deflate={kind}"]
+        run, _ = await client_against(
+            talk, client, options=options, extensions=[accept], max_size=2**24
+        )
+        run.expect_replies()
+
+
+for kind in THRESHOLDS:
+    deflate_checks(kind, "as it comes", (False, False), (None, None))
+    deflate_checks(kind, "no contexts", (True, True), (None, None))
+    deflate_checks(kind, "no context of the server", (True, False), (None, None))
+    deflate_checks(kind, "no context of the client", (False, True), (None, None))
+    deflate_checks(kind, "windows of 9 bits", (False, False), (9, 9))
+    deflate_checks(kind, "windows of 9 and 12 bits, no contexts", (True, True), (9, 12))
+
+
+@check("server and client compress with theirs as it is configured by default")
+async def _(echo_program, client):
+    async with Echo(echo_program, "--deflate=best-ratio") as echo, connect(echo) as websocket:
+        await talk_compressed(websocket, "best-ratio", (False, False), (15, 15))
+
+    async def talk(websocket):
+        await talk_compressed(websocket, "best-ratio", (False, False), (12, 12))
+
+    options = ["--echo", "--deflate=best-ratio"]
+    run, _ = await client_against(
+        talk, client, options=options, compression="deflate", max_size=2**24
+    )
+    run.expect_replies()
+
+
+@check("client compresses what it is told to send")
+async def _(_, client):
+    messages = [json_text(size) for size in (1, 300, 70000, 70000)]
+    frames = []
+
+    async def note_and_echo(websocket):
+        [deflate] = websocket.protocol.extensions
+        frames.append(note_frames(deflate))
+        await echo_all(websocket)
+
+    options = ["--deflate"]
+    run, _ = await client_against(
+        note_and_echo, client, *messages, options=options, compression="deflate"
+    )
+    run.expect_replies(*messages)
+    equal([rsv1 for rsv1, _ in frames[0]], [False, True, True, True])
 
 
 main()

@@ -20,8 +20,21 @@ from wsproto.events import (
     Request,
     TextMessage,
 )
+from wsproto.extensions import PerMessageDeflate
 
-from harness import Echo, check, equal, main, run_client
+from harness import (
+    DEFLATE_SIZES,
+    THRESHOLDS,
+    TWICE,
+    Echo,
+    check,
+    equal,
+    expect_compressed,
+    json_text,
+    main,
+    random_bytes,
+    run_client,
+)
 
 TEXT = 0x81  # FIN and the opcode of a text frame
 
@@ -93,12 +106,13 @@ class Peer:
 
 
 @contextlib.asynccontextmanager
-async def connected(echo, early=b"", **options):
+async def connected(echo, early=b"", extensions=(), **options):
     """A peer whose handshake with our server is done; `early` goes out with the request."""
     reader, writer = await asyncio.open_connection(echo.host, echo.port)
     try:
         peer = Peer(ConnectionType.CLIENT, reader, writer, **options)
-        await peer.write(peer.protocol.send(Request(host=echo.host, target="/")) + early)
+        request = Request(host=echo.host, target="/", extensions=list(extensions))
+        await peer.write(peer.protocol.send(request) + early)
         equal(type(await peer.receive()), AcceptConnection)
         yield peer
     finally:
@@ -176,7 +190,7 @@ async def _(echo_program, _):
 # Their server, our client.
 
 
-async def client_against(handler, client, *arguments):
+async def client_against(handler, client, *arguments, options=()):
     """Runs our client against a server that does with its first connection what `handler` says."""
     is_connected = asyncio.Event()
     handled = asyncio.get_running_loop().create_future()
@@ -192,18 +206,19 @@ async def client_against(handler, client, *arguments):
 
     async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
         _, port = server.sockets[0].getsockname()
-        run = await run_client(client, f"ws://127.0.0.1:{port}/", *arguments)
+        run = await run_client(client, *options, f"ws://127.0.0.1:{port}/", *arguments)
         if not is_connected.is_set():
             raise AssertionError(f"the client never connected: {run.stderr!r}")
         await handled
     return run
 
 
-async def accepted(reader, writer, greeting=b"", **options):
+async def accepted(reader, writer, greeting=b"", extensions=(), **options):
     """A peer whose handshake with our client is done; `greeting` goes out with the response."""
     peer = Peer(ConnectionType.SERVER, reader, writer, **options)
     equal(type(await peer.receive()), Request)
-    await peer.write(peer.protocol.send(AcceptConnection()) + greeting)
+    response = AcceptConnection(extensions=list(extensions))
+    await peer.write(peer.protocol.send(response) + greeting)
     return peer
 
 
@@ -275,6 +290,142 @@ async def _(_, client):
             equal(await reader.read(), b"")
 
     (await client_against(accept_another, client, "hi")).expect_failure()
+
+
+# permessage-deflate (RFC 7692), both ways.
+
+
+class Deflate(PerMessageDeflate):
+    """Theirs; notes RSV1 and the payload's length of each data frame that comes to it."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.frames = []
+
+    def frame_inbound_header(self, proto, opcode, rsv, payload_length):
+        if not opcode.iscontrol():
+            self.frames.append((rsv.rsv1, payload_length))
+        return super().frame_inbound_header(proto, opcode, rsv, payload_length)
+
+
+async def talk_compressed(peer, deflate, kind, keeps_context):
+    """Has messages echoed by our end, whose `--deflate` is `kind`."""
+    equal(deflate.enabled(), True)
+    for size in DEFLATE_SIZES:
+        await peer.send(TextMessage(json_text(size)))
+        equal(await peer.receive_message(), json_text(size))
+        await peer.send(BytesMessage(random_bytes(size)))
+        equal(await peer.receive_message(), random_bytes(size))
+    for _ in range(2):
+        await peer.send(BytesMessage(random_bytes(TWICE)))
+        equal(await peer.receive_message(), random_bytes(TWICE))
+    expect_compressed(deflate.frames, kind, keeps_context)
+
+    messages = [json_text(index) for index in range(600)]
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(peer.send(*map(TextMessage, messages)))
+        equal([await peer.receive_message() for _ in messages], messages)
+
+    await peer.send(TextMessage(json_text(70000), message_finished=False), Ping(b"now"))
+    equal(await peer.receive(), Pong(b"now"))
+    await peer.send(TextMessage("", message_finished=False), Ping(b"and now"))
+    equal(await peer.receive(), Pong(b"and now"))
+    await peer.send(TextMessage(json_text(5000)))
+    equal(await peer.receive_message(), json_text(70000) + json_text(5000))
+
+
+def deflate_checks(kind, name, no_contexts, windows):
+    """The checks of one configuration of theirs against one of ours.
+
+    `no_contexts` and `windows` are what theirs asks for: (server, client).
+    """
+    # Ours keeps no context by default, whatever they ask for.
+    server_quiet, client_quiet = agreed = (True, True) if kind == "default" else no_contexts
+
+    def theirs():
+        return Deflate(
+            server_no_context_takeover=no_contexts[0],
+            client_no_context_takeover=no_contexts[1],
+            server_max_window_bits=windows[0],
+            client_max_window_bits=windows[1],
+        )
+
+    def expect_agreed(deflate):
+        quiet = (deflate.server_no_context_takeover, deflate.client_no_context_takeover)
+        equal(quiet, agreed)
+        equal((deflate.server_max_window_bits, deflate.client_max_window_bits), windows)
+
+    @check(f"server with --deflate={kind} compresses, their client: {name}")
+    async def _(echo_program, _):
+        deflate = theirs()
+        async with (
+            Echo(echo_program, f"--deflate={kind}") as echo,
+            connected(echo, extensions=[deflate]) as peer,
+        ):
+            expect_agreed(deflate)
+            await talk_compressed(peer, deflate, kind, not server_quiet)
+            await peer.send(CloseConnection(1000))
+            await peer.receive_close(1000)
+
+    @check(f"client with --deflate={kind} compresses, their server: {name}")
+    async def _(_, client):
+        async def talk(reader, writer):
+            deflate = theirs()
+            peer = await accepted(reader, writer, extensions=[deflate])
+            expect_agreed(deflate)
+            await talk_compressed(peer, deflate, kind, not client_quiet)
+            await peer.send(CloseConnection(1000))
+            await peer.receive_close(1000)
+
+        run = await client_against(talk, client, options=["--echo", f"--deflate={kind}"])
+        run.expect_replies()
+
+
+for kind in THRESHOLDS:
+    deflate_checks(kind, "as it comes", (False, False), (15, 15))
+    deflate_checks(kind, "no contexts", (True, True), (15, 15))
+    deflate_checks(kind, "no context of the server", (True, False), (15, 15))
+    deflate_checks(kind, "no context of the client", (False, True), (15, 15))
+    deflate_checks(kind, "windows of 9 bits", (False, False), (9, 9))
+    deflate_checks(kind, "windows of 9 and 12 bits, no contexts", (True, True), (9, 12))
+
+
+@check("server closes with 1002 on RSV1 where only the first frame may have it")
+async def _(echo_program, _):
+    for data in (
+        frame(0xC9, b"compressed ping", masked=True),
+        frame(0x41, b"\xf2\x48", masked=True) + frame(0xC0, b"\xcd\xc9\xc9\x07\x00", masked=True),
+    ):
+        async with (
+            Echo(echo_program, "--deflate") as echo,
+            connected(echo, extensions=[Deflate()]) as peer,
+        ):
+            await peer.write(data)
+            await peer.receive_close(1002)
+
+
+@check("server with deflate reads fragments that come one byte at a time")
+async def _(echo_program, _):
+    deflate = Deflate()
+    async with (
+        Echo(echo_program, "--deflate=best-ratio") as echo,
+        connected(echo, extensions=[deflate], dripping=True) as peer,
+    ):
+        for text in ("κόσμε" * 20, json_text(300)):
+            await peer.send(TextMessage(text[:30], message_finished=False), TextMessage(text[30:]))
+            equal(await peer.receive_message(), text)
+
+
+@check("server limits what a compressed message may become")
+async def _(echo_program, _):
+    async with (
+        Echo(echo_program, "--deflate", "--max-message-size", "100000") as echo,
+        connected(echo, extensions=[Deflate()]) as peer,
+    ):
+        await peer.send(BytesMessage(bytes(100_000)))
+        equal(await peer.receive_message(), bytes(100_000))
+        await peer.send(BytesMessage(bytes(100_001)))
+        await peer.receive_close(1009)
 
 
 main()

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::examples::Examples;
@@ -56,6 +56,29 @@ pub(crate) struct Autobahn {
     /// These cases instead, such as `12.1.*,13.*.1`
     #[arg(long, value_delimiter = ',', conflicts_with = "full")]
     cases: Vec<String>,
+    /// How our programs compress
+    #[arg(long, default_value = "best-ratio")]
+    deflate: Compress,
+}
+
+/// The settings of our programs for permessage-deflate.
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum Compress {
+    /// No contexts, whatever the case offers
+    Default,
+    /// Contexts unless the case forbids them: it plays both ways, and is the stricter test
+    #[default]
+    BestRatio,
+}
+
+impl Compress {
+    /// The option that says so to our programs.
+    fn option(self) -> &'static str {
+        match self {
+            Self::Default => "--deflate=default",
+            Self::BestRatio => "--deflate=best-ratio",
+        }
+    }
 }
 
 impl Autobahn {
@@ -65,7 +88,8 @@ impl Autobahn {
         fs::create_dir_all(&home)?;
         let wstest = Wstest::find(workspace, &home)?;
         let examples = Examples::build(workspace)?;
-        let game = Game { cases: self.selection(), workspace, examples, wstest };
+        let deflate = self.deflate;
+        let game = Game { cases: self.selection(), deflate, workspace, examples, wstest };
         let mut report = Report::default();
         if self.server || !self.client {
             report.add("autobahn, our server", game.play_server(&home.join("server")));
@@ -105,6 +129,7 @@ struct Game<'a> {
     examples: Examples,
     wstest: Wstest,
     cases: Cases,
+    deflate: Compress,
 }
 
 impl Game<'_> {
@@ -113,7 +138,7 @@ impl Game<'_> {
         let mut echo = self.workspace.program(self.examples.program("echo"));
         // Group 9 sends messages of up to 16 MiB; four times that is what a lenient server would
         // take.
-        echo.args(["127.0.0.1:0", "--max-message-size", "67108864"]);
+        echo.args(["127.0.0.1:0", "--max-message-size", "67108864"]).arg(self.deflate.option());
         let (_echo, url) = Background::start_and_wait_for(&mut echo, "listening on ", START_LIMIT)?;
         let spec =
             self.prepare(directory, json!({ "servers": [{ "agent": "ws-serve", "url": url }] }))?;
@@ -142,7 +167,8 @@ impl Game<'_> {
         let mut server = Background::start(&mut wstest)?;
         wait_until_listening(&mut server, address)?;
         let mut client = self.workspace.program(self.examples.program("autobahn_client"));
-        let mut report = stream_within(client.arg(&url), self.cases.limit);
+        let mut report =
+            stream_within(client.arg(&url).arg(self.deflate.option()), self.cases.limit);
         report.add("the client's cases", reports::read(directory, self.cases.expected));
         Ok(report)
     }

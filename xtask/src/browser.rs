@@ -1,5 +1,5 @@
-//! `cargo xtask browser`: the `chat` example's page in a real Chromium, driven by
-//! `interop/browser.mjs`.
+//! `cargo xtask browser`: the `chat` example's page, and one that talks to `echo`, in a real Chromium
+//! driven by `interop/browser.mjs`.
 
 use std::env;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Report> {
     let chromium = chromium(workspace)?;
     let examples = Examples::build(workspace)?;
     let mut command = node.script(workspace, "browser.mjs");
-    command.arg(examples.program("chat")).env("CHROMIUM", chromium);
+    command.arg(examples.program("chat")).arg(examples.program("echo")).env("CHROMIUM", chromium);
     Ok(stream_within(&mut command, LIMIT))
 }
 

@@ -98,7 +98,7 @@ impl Inbound {
             Err(error) => Incoming::Violation(error),
         };
         if matches!(incoming, Incoming::Close(_) | Incoming::Violation(_)) {
-            self.finished = true;
+            self.finish();
         }
         Some(incoming)
     }
@@ -177,6 +177,9 @@ impl Inbound {
     /// Discards whatever follows: the other half failed the connection (RFC 6455 §7.1.7).
     pub fn finish(&mut self) {
         self.finished = true;
+        // A message that was refused for its size must not stay for as long as the peer does.
+        self.assembler = Assembler::default();
+        self.frame = None;
     }
 
     /// Whether a Close frame or a violation ended the input.
