@@ -128,7 +128,9 @@ pub fn parse_request(head: &Bytes) -> Result<Request<()>, HandshakeError> {
     let uri = Uri::from_maybe_shared(head.slice_ref(path.as_bytes()))
         .map_err(|_| HandshakeError::Malformed("invalid request target"))?;
     // Origin form or absolute form (RFC 9112 §3.2); the others belong to CONNECT and OPTIONS.
-    if !uri.path().starts_with('/') {
+    // An absolute form names the scheme of this connection, which a proxy may have ended TLS for.
+    let scheme_fits = uri.scheme_str().is_none_or(|scheme| SCHEMES.contains(&scheme));
+    if !uri.path().starts_with('/') || !scheme_fits {
         return Err(HandshakeError::Malformed("invalid request target"));
     }
     *request.uri_mut() = uri;
@@ -238,6 +240,9 @@ fn malformed(error: httparse::Error) -> HandshakeError {
 
 /// As Python's `websockets`; a browser sends about fifteen.
 const MAX_HEADERS: usize = 128;
+
+/// What a WebSocket may be asked for with (RFC 6455 §3, and as browsers' proxies write it).
+const SCHEMES: [&str; 4] = ["http", "https", "ws", "wss"];
 
 /// What `Uri` takes.
 const MAX_TARGET: usize = 65_534;

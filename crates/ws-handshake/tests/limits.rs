@@ -223,6 +223,7 @@ fn server_refuses_targets_that_are_no_resource() {
         "http://",
         "http:///x",
         "http:/x",
+        "ftp://example.com/x",
         // `httparse` lets these pass, `http::Uri` does not.
         "/<script>",
         "/`",

@@ -11,7 +11,7 @@ use std::{
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{runtime::Builder, sync::oneshot};
+use tokio::{runtime::Builder, sync::oneshot, task::JoinSet};
 
 /// Runs `work` on threads of their own, one for each listener; ends with the first failure or with
 /// the last worker.
@@ -20,7 +20,7 @@ where
     F: Fn(TcpListener) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = io::Result<()>>,
 {
-    let mut results = Vec::new();
+    let mut workers = JoinSet::new();
     for (number, listener) in listeners.into_iter().enumerate() {
         let work = work.clone();
         let (mut done, result) = oneshot::channel();
@@ -36,11 +36,12 @@ where
             });
             let _ = done.send(result);
         })?;
-        results.push(result);
+        workers.spawn(result);
     }
-    for result in results {
+    while let Some(result) = workers.join_next().await {
         // A worker's panic is its own; without a result there is nothing more to say.
-        result.await.unwrap_or_else(|_| Err(io::Error::other("a worker panicked")))?;
+        let result = result.map_err(io::Error::other)?;
+        result.unwrap_or_else(|_| Err(io::Error::other("a worker panicked")))?;
     }
     Ok(())
 }
