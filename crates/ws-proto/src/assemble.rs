@@ -65,8 +65,12 @@ impl Assembler {
         // Each is below 2^63: a decoded length by §5.2, and what is in memory by its nature.
         let size = before.saturating_add(header.length);
         // The limit of a compressed message is applied as it is decompressed. But a payload that is
-        // larger than it could have to be is there to keep us busy.
-        let slack = if compressed { limits.max_message_size / 8 + 64 } else { 0 };
+        // larger than it could have to be is there to keep us busy: a byte becomes at most nine bits, and
+        // a fragment ends in some bytes of its own.
+        let slack = match compressed {
+            true => limits.max_message_size / 8 + 56 + 8 * u64::from(fragments),
+            false => 0,
+        };
         if size > limits.max_message_size.saturating_add(slack) && !streaming {
             return Err(ProtocolError::MessageTooBig { size, limit: limits.max_message_size });
         }
@@ -135,18 +139,27 @@ impl Assembler {
         if message.streaming {
             // A byte may become a thousand, so few are taken at a time.
             for piece in payload.chunks(STREAM_STEP) {
-                inflater.feed(piece, &mut message.data, u64::MAX)?;
+                match inflater.feed(piece, &mut message.data, u64::MAX) {
+                    Ok(()) => {}
+                    // What came before the failure is handed out first; it comes again after that.
+                    Err(_) if !message.data.is_empty() => break,
+                    Err(error) => return Err(error),
+                }
                 taken += piece.len();
                 if message.data.len() >= STREAM_CHUNK {
                     break;
                 }
             }
         } else {
-            inflater.feed(payload, &mut message.data, limits.max_message_size)?;
+            let limit = limits.max_message_size;
+            let fed = inflater.feed(payload, &mut message.data, limit);
             taken = payload.len();
             if message.opcode == Opcode::Text {
-                self.utf8.feed(&message.data[before..])?;
+                // The first violation counts, in whatever pieces the payload came.
+                let end = usize::try_from(limit).map_or(usize::MAX, |limit| limit.max(before));
+                self.utf8.feed(&message.data[before..end.min(message.data.len())])?;
             }
+            fed?;
         }
         Ok(taken)
     }

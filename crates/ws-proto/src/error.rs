@@ -69,8 +69,9 @@ pub enum ProtocolError {
     /// A message would be over [`Limits::max_message_size`](crate::Limits::max_message_size).
     #[error("message with {size} bytes exceeds limit of {limit} bytes")]
     MessageTooBig {
-        /// What came before plus the declared length of this frame; of a compressed message, what was
-        /// decompressed when it became too much.
+        /// What came before plus the declared length of this frame. Of a compressed message, what was
+        /// decompressed when it became too much; or the length of its frames, if that alone is more
+        /// than a message within the limit can need.
         size: u64,
         /// The limit.
         limit: u64,

@@ -28,7 +28,8 @@ impl Inflater {
 
     /// Decompresses a piece of a message's payload into `out`, which may not grow beyond `limit`.
     ///
-    /// What is not decompressible fails with [`ProtocolError::InvalidDeflate`].
+    /// What is not decompressible fails with [`ProtocolError::InvalidDeflate`], on this call and all
+    /// further ones. `out` has what came before the failure, and at most one byte over the limit.
     pub(crate) fn feed(
         &mut self,
         mut input: &[u8],
@@ -52,13 +53,19 @@ impl Inflater {
                 let left = limit.saturating_sub(out.len() as u64).saturating_add(1);
                 let room =
                     usize::try_from(left).map_or(SCRATCH_SIZE, |left| left.min(SCRATCH_SIZE));
-                let (used, made) = step(stream, input, &mut scratch[..room], &mut self.ended)?;
+                let (before_in, before_out) = (stream.total_in(), stream.total_out());
+                let result =
+                    stream.decompress(input, &mut scratch[..room], InflateFlush::SyncFlush);
+                let used = (stream.total_in() - before_in) as usize;
+                let made = (stream.total_out() - before_out) as usize;
                 input = &input[used..];
                 out.extend_from_slice(&scratch[..made]);
                 let size = out.len() as u64;
                 if size > limit {
                     return Err(ProtocolError::MessageTooBig { size, limit });
                 }
+                let status = result.map_err(|_| ProtocolError::InvalidDeflate)?;
+                self.ended = status == Status::StreamEnd;
                 let drained = made < room;
                 if input.is_empty() && (drained || self.ended) {
                     return Ok(());
@@ -117,23 +124,6 @@ impl Drop for Inflater {
             put(stream);
         }
     }
-}
-
-/// One call: bytes used and made.
-fn step(
-    stream: &mut Stream,
-    input: &[u8],
-    out: &mut [u8],
-    ended: &mut bool,
-) -> Result<(usize, usize), ProtocolError> {
-    let (before_in, before_out) = (stream.total_in(), stream.total_out());
-    let status = stream
-        .decompress(input, out, InflateFlush::SyncFlush)
-        .map_err(|_| ProtocolError::InvalidDeflate)?;
-    *ended = status == Status::StreamEnd;
-    let used = (stream.total_in() - before_in) as usize;
-    let made = (stream.total_out() - before_out) as usize;
-    Ok((used, made))
 }
 
 thread_local! {
