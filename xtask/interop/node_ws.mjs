@@ -209,10 +209,13 @@ function jsonText(size) {
   return JSON.stringify(Array.from({ length: size / 40 + 1 }, item)).slice(0, size);
 }
 
+/** Their end of the extension. */
+const deflateOf = (socket) => socket._receiver._extensions["permessage-deflate"];
+
 /** The payloads' lengths of the compressed frames that come to their end. */
 function noteCompressed(socket) {
   // Theirs tells of RSV1 only by what it does: this is called for those frames alone.
-  const deflate = socket._receiver._extensions["permessage-deflate"];
+  const deflate = deflateOf(socket);
   const decompress = deflate.decompress;
   const lengths = [];
   deflate.decompress = function (data, ...rest) {
@@ -222,9 +225,18 @@ function noteCompressed(socket) {
   return lengths;
 }
 
-/** Has messages echoed by our end, whose `--deflate` is `kind`. */
-async function talkCompressed(socket, receive, kind, keepsContext) {
+/** Has messages echoed by our end, whose `--deflate` is `kind`, while theirs has `options`. */
+async function talkCompressed(socket, receive, kind, options) {
   assert.equal(socket.extensions, "permessage-deflate");
+  const { params, _isServer: isServer } = deflateOf(socket);
+  const agreed = {};
+  for (const side of ["server", "client"]) {
+    agreed[side] = [!params[`${side}_no_context_takeover`], params[`${side}_max_window_bits`]];
+    // Ours keeps no context by default, whatever they ask for.
+    const keeps = kind === "best-ratio" && !options[`${side}NoContextTakeover`];
+    assert.deepEqual(agreed[side], [keeps, options[`${side}MaxWindowBits`]]);
+  }
+  const [keepsContext] = agreed[isServer ? "client" : "server"];
   const compressed = noteCompressed(socket);
   /** Whether the reply came compressed, and in how many bytes. */
   async function roundTrip(message) {
@@ -278,18 +290,16 @@ for (const kind of Object.keys(THRESHOLDS)) {
     const perMessageDeflate = { threshold: 0, ...options };
 
     check(`server with --deflate=${kind} compresses, their client: ${name}`, () => {
-      const keepsContext = kind === "best-ratio" && !options.serverNoContextTakeover;
-      const talk = (socket, receive) => talkCompressed(socket, receive, kind, keepsContext);
+      const talk = (socket, receive) => talkCompressed(socket, receive, kind, options);
       const play = (url) => withSocket(url, talk, { perMessageDeflate });
       return withEcho(play, `--deflate=${kind}`);
     });
 
     check(`client with --deflate=${kind} compresses, their server: ${name}`, async () => {
-      const keepsContext = kind === "best-ratio" && !options.clientNoContextTakeover;
       let talked = Promise.reject(new Error("the client never connected"));
       talked.catch(() => {});
       const handle = (socket) => {
-        talked = talkCompressed(socket, inbox(socket), kind, keepsContext);
+        talked = talkCompressed(socket, inbox(socket), kind, options);
         talked.finally(() => socket.close(1000)).catch(() => {});
       };
       const clientOptions = ["--echo", `--deflate=${kind}`];

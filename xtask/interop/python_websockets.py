@@ -387,6 +387,37 @@ async def _(echo_program, client):
     run.expect_replies()
 
 
+# Legal by RFC 7692 §7.1.2, and no zlib can compress with it.
+
+
+@check("server declines to compress with a window of 8 bits, or takes the next offer")
+async def _(echo_program, _):
+    smallest = ClientPerMessageDeflateFactory(server_max_window_bits=8)
+    async with Echo(echo_program, "--deflate=best-ratio") as echo:
+        async with connect(echo, compression=None, extensions=[smallest]) as websocket:
+            equal(websocket.protocol.extensions, [])
+            await round_trip(websocket, json_text(4096))
+        offers = [smallest, ClientPerMessageDeflateFactory()]
+        async with connect(echo, compression=None, extensions=offers) as websocket:
+            equal(len(websocket.protocol.extensions), 1)
+            await round_trip(websocket, json_text(4096))
+
+
+@check("client told to use a window of 8 bits sends as it is, and takes compressed messages")
+async def _(_, client):
+    async def talk(websocket):
+        frames = note_frames(*websocket.protocol.extensions)
+        for _ in range(2):
+            await round_trip(websocket, json_text(4096))
+        equal(frames, [(False, 4096)] * 2)
+
+    accept = ServerPerMessageDeflateFactory(client_max_window_bits=8)
+    for kind in THRESHOLDS:
+        options = ["--echo", f"--deflate={kind}"]
+        run, _ = await client_against(talk, client, options=options, extensions=[accept])
+        run.expect_replies()
+
+
 @check("client compresses what it is told to send")
 async def _(_, client):
     messages = [json_text(size) for size in (1, 300, 70000, 70000)]

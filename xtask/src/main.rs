@@ -50,7 +50,7 @@ enum Task {
     Autobahn(autobahn::Autobahn),
     /// The `echo` and `client` examples against Python's websockets and wsproto, and Node's ws
     Interop,
-    /// The `chat` example in a real Chromium
+    /// The `chat` and `echo` examples in a real Chromium
     Browser,
     /// The criterion benches; what follows is passed on to them
     Bench(bench::Bench),
