@@ -170,13 +170,13 @@ impl Intake {
     fn give_back(&mut self) {
         let have = self.buffer.len();
         if have == 0 {
-            self.move_to(BytesMut::new(), Memory::Own);
-        } else if self.memory == Memory::Pooled || have < KEEP_FROM {
-            let missing = usize::try_from(self.inbound.missing(have)).unwrap_or(usize::MAX);
-            // A few bytes behind a large frame would keep all of its memory.
-            if self.memory != Memory::Own {
-                self.move_to_own(have, if have < KEEP_FROM { 0 } else { missing });
-            }
+            return self.move_to(BytesMut::new(), Memory::Own);
+        }
+        let missing = usize::try_from(self.inbound.missing(have)).unwrap_or(usize::MAX);
+        // The beginning of a small frame behind a large one would keep all of its memory.
+        let small = have.saturating_add(missing) <= READ_BUFFER;
+        if self.memory == Memory::Pooled || (self.memory != Memory::Own && small) {
+            self.move_to_own(have, if have < KEEP_FROM { 0 } else { missing });
         }
     }
 

@@ -78,9 +78,10 @@ impl Shard {
         let (removed, last) = {
             let mut state = self.state();
             let Some(place) = state.places.remove(&peer.id) else { return };
-            // What was published before it left is still for it; unless it has not been served the
-            // turn before, because a gap would be worse than an early end.
-            let last = (!state.messages.is_empty() && state.serving == 0).then(|| {
+            // What was published before it left is still for it; unless it may not have been served
+            // the turn before, because a gap would be worse than an early end.
+            let new = state.members.get(place).is_some_and(|m| m.joined.0 == state.number);
+            let last = (!state.messages.is_empty() && (state.serving == 0 || new)).then(|| {
                 let (messages, exceptions) = (state.messages.clone(), state.exceptions.clone());
                 Turn::new(state.number, messages, exceptions, Arc::default(), self.max_queue)
             });

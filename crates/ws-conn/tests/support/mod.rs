@@ -321,6 +321,11 @@ impl Peer {
         frames
     }
 
+    /// Takes the bytes that came, as they are.
+    pub(crate) fn received_raw(&self) -> Vec<u8> {
+        std::mem::take(&mut self.lock().output)
+    }
+
     /// Ends the sending as soon as a Close frame with this payload has come.
     pub(crate) fn hang_up_after_close(&self, payload: &str) {
         let close = frame(0x88, hex(payload));

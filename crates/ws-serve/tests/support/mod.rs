@@ -19,7 +19,7 @@ use tokio::{
     time::timeout,
 };
 use ws_serve::{
-    Error, Handler, Message, Sender, Server, Shutdown, Socket, Topics,
+    Deflate, Error, Handler, Message, Sender, Server, Shutdown, Socket, Topics,
     conn::{Client, Closed, WebSocket},
 };
 
@@ -171,6 +171,16 @@ impl Web {
         Self(client.config(config).connect().await.expect("an open connection"))
     }
 
+    /// A client that offers to compress, or not.
+    pub(crate) async fn open_deflating(address: SocketAddr, settings: Option<Deflate>) -> Self {
+        let mut client = Client::new(&format!("ws://{address}/")).expect("a valid URL");
+        if let Some(settings) = settings {
+            client = client.deflate(settings);
+        }
+        let config = ws_serve::Config::default().max_message_size(16 << 20);
+        Self(client.config(config).connect().await.expect("an open connection"))
+    }
+
     /// A member of a topic of an [`exposed`] handler.
     pub(crate) async fn member(address: SocketAddr, topic: &str) -> Self {
         let mut client = Self::open(address).await;
@@ -223,6 +233,21 @@ impl Raw {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(16 << 10).expect("a valid size");
         Self::upgrade(socket.connect(address).await.expect("the server listens")).await
+    }
+
+    /// A client that offers these extensions, which must be answered with those.
+    pub(crate) async fn open_offering(address: SocketAddr, offer: &str, answer: &str) -> Self {
+        let stream = TcpStream::connect(address).await.expect("the server listens");
+        stream.set_nodelay(true).expect("a TCP stream");
+        let mut raw = Self(BufReader::new(stream));
+        let request = REQUEST.strip_suffix("\r\n").expect("the request ends");
+        raw.say(format!("{request}Sec-WebSocket-Extensions: {offer}\r\n\r\n")).await;
+        let head = raw.head().await;
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        let answered =
+            head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Extensions: "));
+        assert_eq!(answered, Some(answer));
+        raw
     }
 
     async fn upgrade(stream: TcpStream) -> Self {
