@@ -861,7 +861,7 @@ async fn fragments_of_a_compressed_message_are_signs_of_life() {
     let receiving = tokio::spawn(async move { ws.receive().await });
     peer.send_raw(&frame_to(Role::Server, 0x41, hex("f2 48")));
     for byte in hex("cd c9 c9 07") {
-        tokio::time::sleep(Duration::from_secs(15)).await;
+        tokio::time::sleep(Duration::from_secs(15)).await; // tidy: allow-sleep(the clock is stopped)
         peer.send_raw(&frame_to(Role::Server, 0x00, [byte]));
         settle().await;
     }
