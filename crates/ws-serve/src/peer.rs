@@ -9,14 +9,14 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
 use crate::{
-    CloseFrame, Compression, Message, Outgoing, Skip, Text,
+    CloseFrame, Outgoing, Skip, Text,
     conn::{
         Access, Intake, Link,
         proto::{AgreedDeflate, Event, Incoming, SendError, SendQueue},
@@ -61,6 +61,16 @@ pub(crate) struct Core {
     pub(crate) intake: Option<Box<Intake>>,
     /// Topics that this connection is in; `None` when its session has ended and it joins nothing more.
     pub(crate) topics: Option<Vec<Topic>>,
+}
+
+/// How far the sending of a message has come.
+pub(crate) enum Sending {
+    /// It will leave with the others of this poll.
+    Accepted,
+    /// It is accepted, and so much is waiting to leave that the next one should wait.
+    Crowded,
+    /// Not yet. Boxed, because it is rare: futures need not have room for it.
+    Waiting(Box<Outgoing>),
 }
 
 impl Peer {
@@ -116,52 +126,66 @@ impl Peer {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a message, or says that it must wait for room.
-    ///
-    /// In the session's own task it goes into the cork, without the lock.
+    /// Begins to send a message. In the session's own task it goes into the cork, without the lock.
+    #[inline]
+    pub(crate) fn send(&self, message: Outgoing) -> Sending {
+        if self.sendable.load(Ordering::Relaxed) {
+            let Outgoing { message: own, compression } = &message;
+            if self.deflate.is_some_and(|agreed| agreed.send.takeover) {
+                return self.send_with_context(message);
+            }
+            let agreed = self.deflate.as_ref();
+            if let Some(gathered) = cork::push(self.id, own, *compression, agreed) {
+                return if gathered < CORK_LIMIT { Sending::Accepted } else { Sending::Crowded };
+            }
+        }
+        Sending::Waiting(Box::new(message))
+    }
+
+    /// As [`send`](Self::send), compressed with what the connection remembers: under its lock, so that
+    /// messages leave in the order in which they were compressed.
+    fn send_with_context(&self, message: Outgoing) -> Sending {
+        if !cork::is_in(self.id) {
+            return Sending::Waiting(Box::new(message));
+        }
+        self.with(|core| {
+            let link = &mut core.link;
+            if !link.can_send() || link.is_mid_message() || link.queued() >= CORK_LIMIT {
+                return Sending::Waiting(Box::new(message));
+            }
+            let sent = link.send(message);
+            debug_assert!(sent.is_ok(), "it was looked at before");
+            Sending::Accepted
+        })
+    }
+
+    /// Goes on sending, or says that it must wait for room.
     #[inline]
     pub(crate) fn poll_send(
         &self,
         cx: &Context<'_>,
-        message: &mut Option<Message>,
-        compression: Compression,
+        sending: &mut Sending,
     ) -> Poll<Result<(), SendError>> {
-        if self.sendable.load(Ordering::Relaxed)
-            && self.deflate.is_none_or(|agreed| !agreed.send.takeover)
-            && let Some(own) = message
-            && let Some(gathered) = cork::push(self.id, own, compression, self.deflate.as_ref())
-        {
-            if gathered < CORK_LIMIT {
-                return Poll::Ready(Ok(()));
-            }
-            *message = None;
+        match sending {
+            Sending::Accepted => Poll::Ready(Ok(())),
+            Sending::Crowded | Sending::Waiting(_) => self.poll_send_uncorked(cx, sending),
         }
-        self.poll_send_uncorked(cx, message, compression)
     }
 
-    /// As [`poll_send`](Self::poll_send), behind what is in the cork; with no message left, waits
-    /// for room only.
+    /// As [`poll_send`](Self::poll_send), behind what is in the cork.
     #[cold]
     fn poll_send_uncorked(
         &self,
         cx: &Context<'_>,
-        message: &mut Option<Message>,
-        compression: Compression,
+        sending: &mut Sending,
     ) -> Poll<Result<(), SendError>> {
         self.with(|core| {
             core.uncork(self.id);
-            let accepting = message.is_some();
-            if let Some(own) = message.take() {
-                if core.poll_room(cx).is_pending() {
-                    *message = Some(own);
-                    return Poll::Pending;
-                }
-                core.link.send(Outgoing { message: own, compression })?;
+            if matches!(sending, Sending::Waiting(_)) {
+                ready!(core.poll_room(cx));
             }
-            // In the session's own task, the session flushes when this poll ends.
-            let flushed_soon = accepting && cork::is_in(self.id);
-            if flushed_soon && core.link.queued() < CORK_LIMIT {
-                return Poll::Ready(Ok(()));
+            if let Sending::Waiting(message) = std::mem::replace(sending, Sending::Crowded) {
+                core.link.send(*message)?;
             }
             // The message is accepted; what the transport does not take now, the session writes later.
             core.flush();

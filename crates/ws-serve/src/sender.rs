@@ -36,9 +36,8 @@ impl Sender {
     /// # Errors
     /// As there.
     pub async fn send(&self, message: impl Into<Outgoing>) -> Result<(), Error> {
-        let Outgoing { message, compression } = message.into();
-        let mut message = Some(message);
-        let sent = poll_fn(|cx| self.peer.poll_send(cx, &mut message, compression)).await;
+        let mut sending = self.peer.send(message.into());
+        let sent = poll_fn(|cx| self.peer.poll_send(cx, &mut sending)).await;
         sent.map_err(|error| self.peer.with(|core| core.link.explain(error)))
     }
 

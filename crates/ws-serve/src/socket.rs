@@ -98,15 +98,19 @@ impl Socket {
     /// Sends a message. It is on its way when the handler next waits for anything; this waits itself
     /// only while the client is behind with more than [`Config::write_limit`](crate::Config::write_limit).
     ///
+    /// In the handler's own task the message is accepted when this is called, if there is room; the
+    /// future then has nothing left to do.
+    ///
     /// # Errors
     /// [`Error::Closed`] if the connection is closing or gone, [`Error::Send`] in the middle of a
     /// message that is sent in chunks.
     pub fn send(&self, message: impl Into<Outgoing>) -> impl Future<Output = Result<(), Error>> {
-        // Not an `async fn`, so that the message is moved into the future once and not twice.
-        let Outgoing { message, compression } = message.into();
-        let mut message = Some(message);
+        // Not an `async fn`, and not only when polled: a message that was received a moment ago is
+        // encoded where it lies, where each move of it would wait for the one before (measured: 2 %
+        // of an echo of 125 bytes), and no handler's future has to have room for it.
+        let mut sending = self.peer.send(message.into());
         poll_fn(move |cx| {
-            let sent = self.peer.poll_send(cx, &mut message, compression);
+            let sent = self.peer.poll_send(cx, &mut sending);
             sent.map_err(|error| self.explain(error))
         })
     }
