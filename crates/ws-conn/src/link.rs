@@ -78,12 +78,6 @@ impl<S> Link<S> {
         self
     }
 
-    /// Whether messages must be compressed here; see [`Outbound::keeps_context`].
-    #[must_use]
-    pub fn keeps_context(&self) -> bool {
-        self.outbound.keeps_context()
-    }
-
     /// The keepalive of a configuration and the time from which it counts, for making an [`Outbound`].
     #[must_use]
     pub(crate) fn keepalive_from(config: &Config) -> (Keepalive, Instant) {

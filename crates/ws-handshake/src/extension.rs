@@ -8,7 +8,7 @@ use http::{HeaderMap, header};
 
 use crate::{
     HandshakeError,
-    header::is_token,
+    header::{is_token, list},
     proto::{AgreedDeflate, Context, Deflate},
 };
 
@@ -229,15 +229,12 @@ struct Extension<'a> {
 /// `token *(";" token ["=" (token | quoted-string)])`, where the unquoted string is a token, too.
 fn extensions(headers: &HeaderMap) -> Result<Vec<Extension<'_>>, ()> {
     let mut extensions = Vec::new();
-    for line in headers.get_all(header::SEC_WEBSOCKET_EXTENSIONS) {
-        let line = line.to_str().map_err(|_| ())?;
-        // Commas and semicolons are no token characters, so none hides in a legal quoted string.
-        for entry in line.split(',').map(trim).filter(|entry| !entry.is_empty()) {
-            let mut parts = entry.split(';').map(trim);
-            let name = parts.next().filter(|name| is_token(name.as_bytes())).ok_or(())?;
-            let params = parts.map(param).collect::<Result<_, _>>()?;
-            extensions.push(Extension { name, params });
-        }
+    // Commas and semicolons are no token characters, so none hides in a legal quoted string.
+    for entry in list(headers, &header::SEC_WEBSOCKET_EXTENSIONS) {
+        let mut parts = std::str::from_utf8(entry).map_err(|_| ())?.split(';').map(trim);
+        let name = parts.next().filter(|name| is_token(name.as_bytes())).ok_or(())?;
+        let params = parts.map(param).collect::<Result<_, _>>()?;
+        extensions.push(Extension { name, params });
     }
     Ok(extensions)
 }

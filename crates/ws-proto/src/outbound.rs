@@ -380,13 +380,6 @@ impl Outbound {
         }
     }
 
-    /// Whether messages must be compressed here, one after the other, because a context is kept;
-    /// otherwise [`SendQueue::push_message`] may do it elsewhere.
-    #[must_use]
-    pub fn keeps_context(&self) -> bool {
-        self.compressor.as_ref().is_some_and(|compressor| compressor.agreed().send.takeover)
-    }
-
     /// Which endpoint we are.
     #[must_use]
     pub fn role(&self) -> Role {

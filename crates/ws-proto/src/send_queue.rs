@@ -70,7 +70,7 @@ impl SendQueue {
     }
 
     /// Queues a server's message, compressed by itself if that was agreed on and is worth it. Not for
-    /// connections that [keep a context](crate::Outbound::keeps_context).
+    /// connections that keep a context to send with, which [`Outbound::send`](crate::Outbound::send) needs.
     #[inline]
     pub fn push_message(
         &mut self,

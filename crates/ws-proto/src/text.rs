@@ -25,9 +25,8 @@ pub struct Text {
 }
 
 /// The proof, as a value that takes up room: a [`Message`](crate::Message), and every `Option` and
-/// `Result` around one, finds its tag here, behind the bytes. Their layouts are then the same, and
-/// moving a message through them moves whole words to where they were (measured: a tag in front of
-/// the bytes made each move wait for the one before, a tenth of a small echo).
+/// `Result` around one, finds its tag here, behind the bytes. All of them have one layout, so that
+/// wrapping and unwrapping a message leaves its words where they are.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u64)]
 enum IsUtf8 {
