@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use crate::{
     AgreedDeflate, Chunk, FrameHeader, Limits, Message, Opcode, ProtocolError, Text, Utf8Validator,
-    inflater::Inflater,
+    inflater::{Inflater, SMALL},
 };
 
 /// The data frames of at most one message.
@@ -83,7 +83,7 @@ impl Assembler {
                 message.fragments = fragments;
                 message.compressed = compressed.then_some(size);
             }
-            None if header.fin && !streaming && !compressed => {}
+            None if header.fin && !streaming && (!compressed || is_small(header)) => {}
             None => {
                 self.under_way = Some(Box::new(UnderWay {
                     opcode: header.opcode,
@@ -122,6 +122,28 @@ impl Assembler {
     /// Whether the message under way is compressed.
     pub(crate) fn is_compressed(&self) -> bool {
         self.under_way.as_ref().is_some_and(|message| message.compressed.is_some())
+    }
+
+    /// Decompresses and validates a message of one frame that [`is_small`].
+    pub(crate) fn inflate_whole(
+        &mut self,
+        opcode: Opcode,
+        payload: &[u8],
+        limits: &Limits,
+    ) -> Result<Message, ProtocolError> {
+        // RSV1 is refused before it comes here, if nothing was agreed on.
+        let Some(inflater) = &mut self.inflater else { return Err(ProtocolError::InvalidDeflate) };
+        let limit = limits.max_message_size;
+        inflater.inflate_whole(payload, limit, |data, inflated| {
+            if opcode == Opcode::Text {
+                // What is too big has a byte that does not count.
+                let end = usize::try_from(limit).map_or(data.len(), |limit| limit.min(data.len()));
+                self.utf8.feed(&data[..end])?;
+            }
+            inflated?;
+            self.utf8.finish()?;
+            Ok(Message::from_checked(opcode, Bytes::copy_from_slice(data)))
+        })
     }
 
     /// Decompresses and validates payload bytes as they come; answers how many of them it took. In
@@ -275,6 +297,11 @@ impl Assembler {
         };
         opcode == Opcode::Text
     }
+}
+
+/// Whether this is a compressed message that is decompressed at once, when it is there whole.
+pub(crate) fn is_small(header: &FrameHeader) -> bool {
+    header.rsv1 && header.fin && header.length <= SMALL as u64
 }
 
 /// Takes `len` bytes off `input`: small ones by copy, so that five bytes do not keep a whole read

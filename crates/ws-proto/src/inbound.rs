@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use crate::{
     AgreedDeflate, CloseFrame, FrameHeader, Incoming, Limits, Message, Opcode, ProtocolError, Role,
     apply_mask,
-    assemble::{Assembler, take},
+    assemble::{Assembler, is_small, take},
     frame::SHORT_HEADER,
     utf8::validate,
 };
@@ -219,6 +219,19 @@ impl Inbound {
                 // Only the phase matters, so the offset may wrap.
                 let offset = progress.handed_out.wrapping_add(progress.ready as u64) as usize;
                 apply_mask(fresh, key, offset & 3);
+            }
+            if is_small(&progress.header) && !self.assembler.is_under_way() {
+                if !whole {
+                    progress.ready = available;
+                    self.frame = Some(progress);
+                    return Ok(None);
+                }
+                self.frame = None;
+                let opcode = progress.header.opcode;
+                let message =
+                    self.assembler.inflate_whole(opcode, &input[..available], &self.limits)?;
+                input.advance(available);
+                return Ok(Some(Incoming::Message(message)));
             }
             if self.assembler.is_compressed() {
                 progress.ready = available;

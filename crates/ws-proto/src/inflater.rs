@@ -26,6 +26,83 @@ impl Inflater {
         Self { receive, stream: None, begun: false, ended: false }
     }
 
+    /// Decompresses a message whose payload lies there whole, in up to [`SMALL`] bytes, and hands on
+    /// what it became; with a failure, what came before it.
+    // One pass over payload and tail, where `feed` and `finish` take one each.
+    pub(crate) fn inflate_whole<R>(
+        &mut self,
+        payload: &[u8],
+        limit: u64,
+        then: impl FnOnce(&[u8], Result<(), ProtocolError>) -> R,
+    ) -> R {
+        debug_assert!(payload.len() <= SMALL && !self.begun);
+        if payload.is_empty() {
+            return then(&[], Ok(()));
+        }
+        let mut padded = [0; SMALL + TAIL.len() + PADDING];
+        let end = payload.len() + TAIL.len();
+        padded[..payload.len()].copy_from_slice(payload);
+        padded[payload.len()..end].copy_from_slice(&TAIL);
+        let padded = &padded[..end + PADDING];
+
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.resize(SCRATCH_SIZE, 0);
+            let stream = self.stream.get_or_insert_with(take);
+            let mut spilled = Vec::new();
+            let (mut used, mut made) = (0, 0);
+            let outcome = loop {
+                if self.ended {
+                    stream.reset(false);
+                    self.ended = false;
+                }
+                let left = limit.saturating_sub((spilled.len() + made) as u64).saturating_add(1);
+                let room = &mut scratch[made..];
+                let len = usize::try_from(left).map_or(room.len(), |left| left.min(room.len()));
+                let (before_in, before_out) = (stream.total_in(), stream.total_out());
+                // A block at a time, so that it stops behind the tail.
+                let (input, flush) = (&padded[used..], InflateFlush::Block);
+                let result = stream.decompress(input, &mut room[..len], flush);
+                let step_in = (stream.total_in() - before_in) as usize;
+                let step_out = (stream.total_out() - before_out) as usize;
+                used += step_in;
+                made += step_out;
+                let size = (spilled.len() + made) as u64;
+                if size > limit {
+                    break Err(ProtocolError::MessageTooBig { size, limit });
+                }
+                let Ok(status) = result else { break Err(ProtocolError::InvalidDeflate) };
+                self.ended = status == Status::StreamEnd;
+                // As in `at_end`: the tail is the rest of a block without bytes.
+                let whole = match self.ended {
+                    true => used == payload.len(),
+                    false => used == end && step_out == 0,
+                };
+                if whole {
+                    break Ok(());
+                }
+                let stuck = step_in == 0 && step_out == 0 && !self.ended;
+                // A truncated payload takes tail and padding for data.
+                if used > end || stuck {
+                    break Err(ProtocolError::InvalidDeflate);
+                }
+                if made == scratch.len() {
+                    spilled.extend_from_slice(scratch);
+                    made = 0;
+                }
+            };
+            self.give_back();
+            if outcome.is_err() && used > payload.len() {
+                // Nobody knows where in it the payload ended.
+                return then(&[], Err(ProtocolError::InvalidDeflate));
+            }
+            if spilled.is_empty() {
+                return then(&scratch[..made], outcome);
+            }
+            spilled.extend_from_slice(&scratch[..made]);
+            then(&spilled, outcome)
+        })
+    }
+
     /// Decompresses a piece of a message's payload into `out`, which may not grow beyond `limit`.
     ///
     /// What is not decompressible fails with [`ProtocolError::InvalidDeflate`], on this call and all
@@ -82,13 +159,18 @@ impl Inflater {
     pub(crate) fn finish(&mut self) -> Result<(), ProtocolError> {
         let whole = self.at_end();
         self.begun = false;
+        self.give_back();
+        if whole { Ok(()) } else { Err(ProtocolError::InvalidDeflate) }
+    }
+
+    /// Parts with the decompressor, if no context is kept.
+    fn give_back(&mut self) {
         if !self.receive.takeover
             && let Some(stream) = self.stream.take()
         {
             self.ended = false;
             put(stream);
         }
-        if whole { Ok(()) } else { Err(ProtocolError::InvalidDeflate) }
     }
 
     /// Whether the payload ends where it may: at the tail that was left out (§7.2.2), or at the end
@@ -148,6 +230,14 @@ fn put(mut stream: Box<Stream>) {
         }
     });
 }
+
+/// A message of one frame with a payload of up to this size is decompressed when it is there whole,
+/// any other as it comes.
+pub(crate) const SMALL: usize = 4 << 10;
+
+/// zlib-rs leaves its fast loop for the last 15 bytes of its input, so there is something behind a
+/// small payload.
+const PADDING: usize = 20;
 
 /// Messages up to this size are copied into memory of exactly their size.
 const SCRATCH_SIZE: usize = 64 << 10;

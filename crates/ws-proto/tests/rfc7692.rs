@@ -177,9 +177,9 @@ fn no_deflate_at_all(role: Role) {
             rejects(role, &frame(first, hex(payload)), &[], 1007, INVALID);
         }
     }
-    // Judged as soon as it is there, long before the frame's end.
+    // Judged as soon as it is there, long before the end of a frame that is not small.
     let mut endpoint = endpoint(role, &Config::default(), &agreed(false));
-    endpoint.feed(&from_peer(role, &hex("c1 7e 0400 07")));
+    endpoint.feed(&from_peer(role, &hex("c1 7e 2000 07")));
     assert_eq!(endpoint.state(), State::Draining);
 }
 both!(no_deflate_at_all: server_rejects_what_is_no_deflate, client_rejects_what_is_no_deflate);
@@ -304,6 +304,28 @@ fn cut_code_points(role: Role) {
     accepts(role, &frames, &expected);
 }
 both!(cut_code_points: server_joins_cut_code_points, client_joins_cut_code_points);
+
+/// Around 4 KiB of payload, where messages stop being decompressed in one go; followed by another
+/// message, and with much behind few bytes.
+fn takes_payloads_of_any_size(role: Role) {
+    for len in 4080..=4100 {
+        let data: Vec<_> = (0..len).map(|i| (i % 251) as u8).collect();
+        let expected = [format!("binary {}", support::to_hex(&data)), "text \"Hello\"".into()];
+        let payload = stored_payload(&data);
+        let frames = [frame(0xC2, payload), hex("c1 07 f248cdc9c90700")].concat();
+        let outcome = receive(role, &agreed(false), &frames);
+        assert_eq!(outcome.words(), expected);
+    }
+    for size in [64 << 10, (64 << 10) + 1, 1 << 20] {
+        let data = vec![b'x'; size];
+        let frames = [frame(0xC1, compress(&data)), hex("c1 07 f248cdc9c90700")].concat();
+        let outcome = receive(role, &agreed(true), &frames);
+        let sizes: Vec<_> = outcome.words().iter().map(String::len).collect();
+        assert_eq!(sizes, [size + 7, 12]);
+    }
+}
+both!(takes_payloads_of_any_size:
+    server_takes_payloads_of_any_size, client_takes_payloads_of_any_size);
 
 /// As for text that is not compressed: at the first byte that cannot be right.
 fn fails_fast(role: Role) {
