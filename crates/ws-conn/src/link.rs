@@ -285,40 +285,62 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         Poll::Ready(())
     }
 
-    /// Offers prepared messages straight to the transport, past the queue if it is empty: one write
-    /// and no copy, however many connections get the same bytes. What the transport does not take
-    /// is queued; so is everything if `cx` has to wait.
+    /// Whether nothing at all is owed, so that whole messages may go [past the queue](Self::bypass).
+    #[must_use]
+    pub fn may_bypass(&self) -> bool {
+        !self.broken && self.outbound.may_bypass_queue()
+    }
+
+    /// Offers prepared messages straight to the transport, past the queue, if [that may
+    /// be](Self::may_bypass): no copy, however many connections get the same bytes. Answers how many
+    /// bytes were taken; the rest of a frame that was begun must follow before anything else, by
+    /// [`send_rest`](Self::send_rest).
+    ///
+    /// # Errors
+    /// [`SendError::Closing`] if the transport failed.
+    pub fn bypass(&mut self, cx: &mut Context<'_>, frames: &[u8]) -> Result<usize, SendError> {
+        let Some(io) = &mut self.io else { return Err(SendError::Closing) };
+        let error = match Pin::new(io).poll_write(cx, frames) {
+            Poll::Ready(Ok(written)) if written <= frames.len() => {
+                self.unflushed |= written > 0;
+                self.outbound.handle_bypass();
+                return Ok(written);
+            }
+            // It claims more than it was given, and cannot be believed at all.
+            Poll::Ready(Ok(_)) => io::ErrorKind::InvalidData.into(),
+            Poll::Ready(Err(error)) => error,
+            Poll::Pending => return Ok(0),
+        };
+        self.handle_broken(error);
+        Err(SendError::Closing)
+    }
+
+    /// Queues frames of which the transport [took](Self::bypass) the first `written` bytes.
+    ///
+    /// # Errors
+    /// See [`Outbound::send_frames`].
+    pub fn send_rest(&mut self, frames: Bytes, written: usize) -> Result<(), SendError> {
+        self.check()?;
+        self.outbound.send_rest(frames, written)
+    }
+
+    /// [Offers](Self::bypass) prepared messages to the transport if nothing else is owed, and queues
+    /// what it does not take.
     ///
     /// # Errors
     /// See [`Outbound::send_frames`].
     pub fn offer(&mut self, cx: &mut Context<'_>, frames: &Bytes) -> Result<(), SendError> {
         self.check()?;
-        if !self.outbound.may_bypass_queue() {
+        if !self.may_bypass() {
             return self.outbound.send_frames(frames.clone());
         }
-        let Some(io) = &mut self.io else { return Err(SendError::Closing) };
-        match Pin::new(io).poll_write(cx, frames) {
-            Poll::Ready(Ok(written)) if written == frames.len() => {
-                self.unflushed = true;
-                self.outbound.handle_bypass();
-                Ok(())
-            }
-            Poll::Ready(Ok(written)) if written < frames.len() => {
-                self.outbound.send_rest(frames.clone(), written)?;
-                // Once more, so that the transport wakes whoever `cx` is about.
-                let _ = self.poll_flush(cx);
-                Ok(())
-            }
-            Poll::Ready(Ok(_)) => {
-                self.handle_broken(io::ErrorKind::InvalidData.into());
-                Err(SendError::Closing)
-            }
-            Poll::Ready(Err(error)) => {
-                self.handle_broken(error);
-                Err(SendError::Closing)
-            }
-            Poll::Pending => self.outbound.send_frames(frames.clone()),
+        let written = self.bypass(cx, frames)?;
+        if written < frames.len() {
+            self.outbound.send_rest(frames.clone(), written)?;
+            // Once more, so that the transport wakes whoever `cx` is about.
+            let _ = self.poll_flush(cx);
         }
+        Ok(())
     }
 
     /// Takes note that bytes came, or that we did not look: a sign of life for the keepalive.

@@ -20,10 +20,10 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    Error, Handler, Shutdown, Socket, Topics,
+    Error, Handler, Shutdown, SlowConsumer, Socket, Topics,
     conn::{HandshakeError, Intake, Parts, Upgrade},
     http::{Request, Response, StatusCode},
-    hub::Hub,
+    hub::{Hub, OnLag},
     peer::Peer,
     session::Session,
 };
@@ -37,6 +37,8 @@ pub(crate) struct Settings {
     pub(crate) conn: crate::conn::Server,
     pub(crate) on_request: Option<Arc<OnRequest>>,
     pub(crate) max_queue: usize,
+    pub(crate) slow_consumer: SlowConsumer,
+    pub(crate) on_lag: Option<Arc<OnLag>>,
     pub(crate) drain_timeout: Duration,
     pub(crate) topics: Topics,
     pub(crate) shutdown: Shutdown,
@@ -49,7 +51,7 @@ pub(crate) async fn run<H: Handler>(
     handler: H,
 ) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
-    let hub = Arc::new(Hub::new(settings.topics.clone(), settings.max_queue));
+    let hub = Arc::new(Hub::new(&settings));
     let flusher = tokio::spawn({
         let hub = Arc::clone(&hub);
         unconstrained(async move { hub.flush_forever().await })

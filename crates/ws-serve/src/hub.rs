@@ -5,6 +5,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Poll,
 };
@@ -12,12 +13,19 @@ use std::{
 use atomic_waker::AtomicWaker;
 use tokio_util::sync::CancellationToken;
 
-use crate::{CloseFrame, Topics, peer::Peer, shard::Shard, turn::Turn};
+use crate::{
+    CloseFrame, Lag, SlowConsumer, Topics, accept::Settings, peer::Peer, shard::Shard, turn::Turn,
+};
+
+/// Is told when a connection starts or stops lagging.
+pub(crate) type OnLag = dyn Fn(Lag) + Send + Sync;
 
 /// One per runtime: a worker's, or the user's own.
 pub(crate) struct Hub {
     topics: Topics,
     max_queue: usize,
+    slow_consumer: SlowConsumer,
+    on_lag: Option<Arc<OnLag>>,
     flusher: AtomicWaker,
     /// Shards in which something was published since they were last flushed.
     dirty: Mutex<VecDeque<Arc<Shard>>>,
@@ -29,10 +37,12 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    pub(crate) fn new(topics: Topics, max_queue: usize) -> Self {
+    pub(crate) fn new(settings: &Settings) -> Self {
         Self {
-            topics,
-            max_queue,
+            topics: settings.topics.clone(),
+            max_queue: settings.max_queue,
+            slow_consumer: settings.slow_consumer,
+            on_lag: settings.on_lag.clone(),
             flusher: AtomicWaker::new(),
             dirty: Mutex::default(),
             under_way: Mutex::default(),
@@ -48,6 +58,18 @@ impl Hub {
     /// Bytes that may be queued for one connection by those who do not wait.
     pub(crate) fn max_queue(&self) -> usize {
         self.max_queue
+    }
+
+    /// What happens to members of topics that have no policy of their own.
+    pub(crate) fn slow_consumer(&self) -> SlowConsumer {
+        self.slow_consumer
+    }
+
+    /// Lets the application know. A panic there is its own: it must not end the flusher.
+    pub(crate) fn handle_lag(&self, lag: Lag) {
+        if let Some(on_lag) = &self.on_lag {
+            let _ = catch_unwind(AssertUnwindSafe(|| on_lag(lag)));
+        }
     }
 
     /// Takes note that a shard wants to be flushed at the end of this turn.

@@ -27,8 +27,9 @@
 //! # Slow clients
 //!
 //! What a client does not take is queued for it, up to [`Server::max_queue`] bytes. A handler's
-//! [`Socket::send`] waits; [`Sender::try_send`] and [`broadcast()`] report it; a member of a topic
-//! that falls behind so far is disconnected with 1013. Nobody else waits for it.
+//! [`Socket::send`] waits; [`Sender::try_send`] and [`broadcast()`] report it; for a member of a topic
+//! that falls behind so far, a [`SlowConsumer`] policy says what is dropped, or that it is
+//! disconnected. Nobody else waits for it, and [`Counts`] tell what became of each message.
 //!
 //! # Where it runs
 //!
@@ -53,12 +54,20 @@ pub use broadcast::{Delivery, Skip, broadcast};
 mod topic;
 pub use topic::{Topic, Topics};
 
+mod slow;
+pub use slow::{Lag, SlowConsumer};
+
+mod counts;
+pub use counts::Counts;
+
 mod shutdown;
 pub use shutdown::Shutdown;
 
 mod accept;
+mod backlog;
 mod cork;
 mod hub;
+mod outbox;
 mod peer;
 mod session;
 mod shard;

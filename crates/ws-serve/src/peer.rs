@@ -16,14 +16,14 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 
 use crate::{
-    CloseFrame, Outgoing, Skip, Text,
+    CloseFrame, Counts, Lag, Outgoing, Skip, Text,
     conn::{
-        Access, Intake, Link,
-        proto::{AgreedDeflate, Event, Incoming, SendError, SendQueue},
+        Access, Link,
+        proto::{AgreedDeflate, Event, Incoming, SendError},
     },
     cork,
     hub::Hub,
-    topic::Topic,
+    outbox::Outbox,
 };
 
 /// What the session, its socket, its senders and the topics share.
@@ -43,24 +43,7 @@ pub(crate) struct Peer {
     pub(crate) receiving: AtomicBool,
     /// The connection was ended from outside; its handler is not asked any more.
     aborted: AtomicBool,
-    core: Mutex<Core>,
-}
-
-/// What is behind the lock.
-pub(crate) struct Core {
-    pub(crate) link: Link<TcpStream>,
-    /// The session's task, which writes what is left over when the transport is ready.
-    session: Waker,
-    /// Tasks that wait for room in the queue.
-    waiting: Vec<Waker>,
-    /// Corked messages that met a message in chunks from another task; they follow its end.
-    held: Option<Box<SendQueue>>,
-    /// Who waits to receive, if that is not the session's task itself.
-    receiver: Option<Waker>,
-    /// The receiving half, when the socket has been dropped.
-    pub(crate) intake: Option<Box<Intake>>,
-    /// Topics that this connection is in; `None` when its session has ended and it joins nothing more.
-    pub(crate) topics: Option<Vec<Topic>>,
+    outbox: Mutex<Outbox>,
 }
 
 /// How far the sending of a message has come.
@@ -92,38 +75,41 @@ impl Peer {
             sendable: AtomicBool::new(true),
             receiving: AtomicBool::new(false),
             aborted: AtomicBool::new(false),
-            core: Mutex::new(Core {
-                link,
-                session: Waker::noop().clone(),
-                waiting: Vec::new(),
-                held: None,
-                receiver: None,
-                intake: None,
-                topics: Some(Vec::new()),
-            }),
+            outbox: Mutex::new(Outbox::new(link)),
         }
     }
 
-    /// Calls `f` with the core, and takes note of what that changed.
-    pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Core) -> R) -> R {
-        let mut core = self.lock();
-        let result = f(&mut core);
-        if core.held.is_some() && !core.link.is_mid_message() {
-            core.release_held();
-        }
-        let link = &core.link;
-        let sendable = link.can_send() && !link.is_mid_message() && !link.is_full();
-        self.sendable.store(sendable, Ordering::Relaxed);
-        if !core.waiting.is_empty() && (!link.is_full() || !link.can_send()) {
-            let waiting = std::mem::take(&mut core.waiting);
-            drop(core);
-            waiting.into_iter().for_each(Waker::wake);
+    /// Calls `f` with the outbox, and takes note of what that changed.
+    pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Outbox) -> R) -> R {
+        let mut outbox = self.lock();
+        let result = f(&mut outbox);
+        self.sendable.store(outbox.settle(), Ordering::Relaxed);
+        if outbox.has_news() {
+            self.tell(outbox);
         }
         result
     }
 
-    fn lock(&self) -> MutexGuard<'_, Core> {
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Wakes who waits for room, and calls the application back; both without the lock.
+    #[cold]
+    fn tell(&self, mut outbox: MutexGuard<'_, Outbox>) {
+        let waiting = outbox.take_waiting();
+        let lag = outbox.take_lag().map(|lagging| Lag {
+            connection: self.id,
+            peer_addr: self.address,
+            lagging,
+            queued: outbox.queued(),
+            counts: outbox.counts(),
+        });
+        drop(outbox);
+        waiting.into_iter().for_each(Waker::wake);
+        if let Some(lag) = lag {
+            self.hub.handle_lag(lag);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Outbox> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins to send a message. In the session's own task it goes into the cork, without the lock.
@@ -148,8 +134,8 @@ impl Peer {
         if !cork::is_in(self.id) {
             return Sending::Waiting(Box::new(message));
         }
-        self.with(|core| {
-            let link = &mut core.link;
+        self.with(|outbox| {
+            let link = &mut outbox.link;
             if !link.can_send() || link.is_mid_message() || link.queued() >= CORK_LIMIT {
                 return Sending::Waiting(Box::new(message));
             }
@@ -179,62 +165,63 @@ impl Peer {
         cx: &Context<'_>,
         sending: &mut Sending,
     ) -> Poll<Result<(), SendError>> {
-        self.with(|core| {
-            core.uncork(self.id);
+        self.with(|outbox| {
+            outbox.uncork(self.id);
             if matches!(sending, Sending::Waiting(_)) {
-                ready!(core.poll_room(cx));
+                ready!(outbox.poll_room(cx));
             }
             if let Sending::Waiting(message) = std::mem::replace(sending, Sending::Crowded) {
-                core.link.send(*message)?;
+                outbox.link.send(*message)?;
             }
             // The message is accepted; what the transport does not take now, the session writes later.
-            core.flush();
-            if !core.link.can_send() {
+            outbox.flush();
+            if !outbox.link.can_send() {
                 return Poll::Ready(Ok(()));
             }
-            core.poll_room(cx).map(Ok)
+            outbox.poll_room(cx).map(Ok)
         })
     }
 
     /// Sends whole frames if there is room for them under `limit`; never waits.
     pub(crate) fn try_send_frames(&self, frames: &Bytes, limit: usize) -> Result<(), Skip> {
-        self.with(|core| core.offer(self.id, frames, limit))
+        self.with(|outbox| outbox.offer(self.id, frames, limit))
     }
 
     /// Starts the closing handshake behind what was sent before.
     pub(crate) fn close(&self, frame: CloseFrame) -> Result<(), SendError> {
-        self.with(|core| {
-            core.uncork(self.id);
-            let result = core.link.close(frame);
-            core.flush();
-            // The session has a deadline to keep now.
-            core.session.wake_by_ref();
-            result
+        self.with(|outbox| {
+            outbox.uncork(self.id);
+            outbox.release_backlog();
+            outbox.close(frame)
         })
     }
 
     /// Ends the connection without ceremony.
     pub(crate) fn abort(&self) {
-        self.with(|core| {
+        self.with(|outbox| {
             self.aborted.store(true, Ordering::Relaxed);
-            core.link.drop_transport();
-            core.session.wake_by_ref();
-            core.wake_receiver();
+            outbox.link.drop_transport();
+            outbox.wake_session();
+            outbox.wake_receiver();
         });
     }
 
     /// Hands a control frame or a violation over, behind what is in the cork.
     pub(crate) fn handle(&self, incoming: Incoming) -> Option<Event> {
-        self.with(|core| {
-            core.uncork(self.id);
-            let event = core.link.handle(incoming);
+        self.with(|outbox| {
+            outbox.uncork(self.id);
+            let event = outbox.link.handle(incoming);
             // A socket in another task than its session's has nobody to flush the answer for it.
             if !cork::is_in(self.id) {
-                core.flush();
-                core.wake_session();
+                outbox.flush();
+                outbox.wake_session();
             }
             event
         })
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.with(|outbox| outbox.counts())
     }
 
     pub(crate) fn is_aborted(&self) -> bool {
@@ -243,89 +230,13 @@ impl Peer {
 
     /// Whether messages may be sent, waiting or not.
     pub(crate) fn is_open(&self) -> bool {
-        self.sendable.load(Ordering::Relaxed) || self.with(|core| core.link.can_send())
-    }
-}
-
-impl Core {
-    /// Takes note of the session's task.
-    pub(crate) fn set_session(&mut self, waker: &Waker) {
-        if !self.session.will_wake(waker) {
-            self.session.clone_from(waker);
-        }
-    }
-
-    /// Wakes the session's task.
-    pub(crate) fn wake_session(&self) {
-        self.session.wake_by_ref();
-    }
-
-    /// Takes note of who waits to receive, unless waking the session wakes it anyway.
-    pub(crate) fn set_receiver(&mut self, waker: &Waker) {
-        let known = self.receiver.as_ref().unwrap_or(&self.session);
-        if !known.will_wake(waker) {
-            self.receiver = Some(waker.clone());
-        }
-    }
-
-    /// Wakes the task that waits to receive: there will be nothing more.
-    pub(crate) fn wake_receiver(&mut self) {
-        if let Some(waker) = self.receiver.take() {
-            waker.wake();
-        }
-    }
-
-    /// Writes what the transport takes; it wakes the session for the rest.
-    pub(crate) fn flush(&mut self) {
-        let _ = self.link.poll_flush(&mut Context::from_waker(&self.session));
-    }
-
-    /// Moves what has gathered in the cork into the queue.
-    pub(crate) fn uncork(&mut self, id: u64) {
-        cork::take(id, |queue| self.take_corked(queue));
-    }
-
-    /// Queues what was corked. If the connection has begun to close meanwhile, nothing may follow
-    /// its Close frame, and the messages go nowhere.
-    pub(crate) fn take_corked(&mut self, queue: &mut SendQueue) {
-        match self.link.send_corked(queue) {
-            Ok(()) => {}
-            Err(SendError::MessageUnderWay) => self.held.get_or_insert_default().append(queue),
-            Err(_) => queue.clear(),
-        }
-    }
-
-    fn release_held(&mut self) {
-        if let Some(mut queue) = self.held.take() {
-            self.take_corked(&mut queue);
-            self.flush();
-        }
-    }
-
-    /// See [`Peer::try_send_frames`].
-    pub(crate) fn offer(&mut self, id: u64, frames: &Bytes, limit: usize) -> Result<(), Skip> {
-        self.uncork(id);
-        let queued = self.link.queued();
-        if queued > 0 && queued.saturating_add(frames.len()) > limit {
-            return Err(Skip::QueueFull { queued });
-        }
-        self.link.offer(&mut Context::from_waker(&self.session), frames).map_err(Skip::from)
-    }
-
-    pub(crate) fn poll_room(&mut self, cx: &Context<'_>) -> Poll<()> {
-        if !self.link.is_full() || !self.link.can_send() {
-            return Poll::Ready(());
-        }
-        if !self.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-            self.waiting.push(cx.waker().clone());
-        }
-        Poll::Pending
+        self.sendable.load(Ordering::Relaxed) || self.with(|outbox| outbox.link.can_send())
     }
 }
 
 impl Access<TcpStream> for &Peer {
     fn with<R>(&mut self, f: impl FnOnce(&mut Link<TcpStream>) -> R) -> R {
-        Peer::with(self, |core| f(&mut core.link))
+        Peer::with(self, |outbox| f(&mut outbox.link))
     }
 
     fn handle(&mut self, incoming: Incoming) -> Option<Event> {

@@ -5,7 +5,7 @@
 use std::{future::poll_fn, hash, net::SocketAddr, sync::Arc};
 
 use crate::{
-    CloseCode, CloseFrame, Error, Message, Outgoing, PreparedMessage, Skip, Socket, Text,
+    CloseCode, CloseFrame, Counts, Error, Message, Outgoing, PreparedMessage, Skip, Socket, Text,
     peer::Peer,
 };
 
@@ -38,7 +38,7 @@ impl Sender {
     pub async fn send(&self, message: impl Into<Outgoing>) -> Result<(), Error> {
         let mut sending = self.peer.send(message.into());
         let sent = poll_fn(|cx| self.peer.poll_send(cx, &mut sending)).await;
-        sent.map_err(|error| self.peer.with(|core| core.link.explain(error)))
+        sent.map_err(|error| self.peer.with(|outbox| outbox.link.explain(error)))
     }
 
     /// Sends a message if there is room for it in the connection's queue; never waits.
@@ -69,6 +69,19 @@ impl Sender {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.peer.is_open()
+    }
+
+    /// What became of the messages that were published to this connection's topics; also after its end.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.peer.counts()
+    }
+
+    /// Bytes that wait to be written to this connection.
+    #[must_use]
+    #[doc(alias = "getBufferedAmount")]
+    pub fn queued(&self) -> usize {
+        self.peer.with(|outbox| outbox.queued())
     }
 
     /// See [`Socket::id`].

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::{
-    Config, Deflate, Handler, Origins, Shutdown, Text, Topics,
+    Config, Deflate, Handler, Lag, Origins, Shutdown, SlowConsumer, Text, Topics,
     accept::{self, Settings},
     conn::{self, HandshakeError, handshake::HeadLimits},
     http::{Request, Response},
@@ -76,6 +76,8 @@ impl Server {
             conn: conn::Server::new(),
             on_request: None,
             max_queue: DEFAULT_MAX_QUEUE,
+            slow_consumer: SlowConsumer::default(),
+            on_lag: None,
             drain_timeout: DEFAULT_DRAIN_TIMEOUT,
             topics: Topics::default(),
             shutdown: Shutdown::default(),
@@ -128,12 +130,31 @@ impl Server {
         self
     }
 
-    /// How many bytes may be queued for one connection by those who do not wait: broadcasts, topics,
-    /// [`Sender::try_send`](crate::Sender::try_send). One message is taken even if it is larger.
+    /// How many bytes may wait for one connection from those who do not wait: broadcasts, topics,
+    /// [`Sender::try_send`](crate::Sender::try_send). A message that waits in a topic's queue counts 40
+    /// bytes more than its frame. One message is taken even if it is larger, when nothing else waits.
     /// Default: 1 MiB.
     #[doc(alias = "write_limit")]
+    #[doc(alias = "maxBackpressure")]
     pub fn max_queue(mut self, bytes: usize) -> Self {
         self.settings.max_queue = bytes;
+        self
+    }
+
+    /// What happens to members of topics that do not keep up, unless the
+    /// [topic says otherwise](crate::Topic::set_slow_consumer). Default: they are disconnected, with 1013.
+    #[doc(alias = "closeOnBackpressureLimit")]
+    pub fn slow_consumer(mut self, policy: SlowConsumer) -> Self {
+        self.settings.slow_consumer = policy;
+        self
+    }
+
+    /// Calls back when a connection starts to lag behind what is published, and when it has caught up.
+    /// It may do anything but wait, as by taking a lock that others hold long: it runs where messages
+    /// are sent.
+    #[doc(alias = "drain")]
+    pub fn on_lag(mut self, call: impl Fn(Lag) + Send + Sync + 'static) -> Self {
+        self.settings.on_lag = Some(Arc::new(call));
         self
     }
 

@@ -20,7 +20,8 @@ use crate::{
     },
     cork,
     handler::farewell,
-    peer::{Core, Peer},
+    outbox::Outbox,
+    peer::Peer,
 };
 
 /// A connection's task, from the end of the opening handshake to the end of the transport.
@@ -78,20 +79,20 @@ impl<H: Handler> Future for Session<H> {
 
         if !this.started {
             this.started = true;
-            peer.with(|core| core.set_session(cx.waker()));
+            peer.with(|outbox| outbox.set_session(cx.waker()));
         }
         let corked = cork::enter(peer.id);
         let polled = catch_unwind(AssertUnwindSafe(|| handler.poll(cx)));
         let state = corked.leave(|queue| {
-            peer.with(|core| {
+            peer.with(|outbox| {
                 if !queue.is_empty() {
-                    core.take_corked(queue);
+                    outbox.take_corked(queue);
                 }
-                core.flush();
-                core.link.release_to(queue);
-                let state = core.link.state();
+                outbox.flush();
+                outbox.link.release_to(queue);
+                let state = outbox.link.state();
                 if matches!(polled, Ok(Poll::Pending)) {
-                    poll_timers(peer, core, cx);
+                    poll_timers(peer, outbox, cx);
                 }
                 state
             })
@@ -121,17 +122,17 @@ impl<H: Handler> Session<H> {
     fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let peer = &*self.peer;
         loop {
-            let state = peer.with(|core| {
-                core.set_session(cx.waker());
+            let state = peer.with(|outbox| {
+                outbox.set_session(cx.waker());
                 if self.intake.is_none() {
-                    self.intake = core.intake.take();
+                    self.intake = outbox.intake.take();
                 }
-                core.flush();
-                let _ = core.link.poll_close_timeout(cx);
-                if core.link.state() == State::Closed {
-                    core.wake_receiver();
+                outbox.flush();
+                let _ = outbox.link.poll_close_timeout(cx);
+                if outbox.link.state() == State::Closed {
+                    outbox.wake_receiver();
                 }
-                core.link.state()
+                outbox.link.state()
             });
             if state == State::Closed {
                 return Poll::Ready(());
@@ -144,9 +145,9 @@ impl<H: Handler> Session<H> {
                 Poll::Ready(_) => continue,
                 Poll::Pending => {
                     // What the peer's last frames called for, such as the end of our writing.
-                    let pending = peer.with(|core| {
-                        core.flush();
-                        core.link.state() != State::Closed
+                    let pending = peer.with(|outbox| {
+                        outbox.flush();
+                        outbox.link.state() != State::Closed
                     });
                     if pending {
                         return Poll::Pending;
@@ -158,18 +159,18 @@ impl<H: Handler> Session<H> {
 }
 
 /// Keepalive and close timeout, after the handler has read what there was.
-fn poll_timers(peer: &Peer, core: &mut Core, cx: &mut Context<'_>) {
-    core.set_session(cx.waker());
+fn poll_timers(peer: &Peer, outbox: &mut Outbox, cx: &mut Context<'_>) {
+    outbox.set_session(cx.waker());
     if !peer.receiving.load(Ordering::Relaxed) {
         // The client's Pong may wait unread; a busy handler is not a dead client.
-        core.link.handle_activity();
+        outbox.link.handle_activity();
     }
-    while core.link.poll_timers(cx) {
-        core.flush();
-        if core.link.state() == State::Closed {
+    while outbox.link.poll_timers(cx) {
+        outbox.flush();
+        if outbox.link.state() == State::Closed {
             // Whoever waits to receive must see the end.
             cx.waker().wake_by_ref();
-            core.wake_receiver();
+            outbox.wake_receiver();
             return;
         }
     }
@@ -177,11 +178,12 @@ fn poll_timers(peer: &Peer, core: &mut Core, cx: &mut Context<'_>) {
 
 impl<H: Handler> Drop for Session<H> {
     fn drop(&mut self) {
-        let topics = self.peer.with(|core| {
+        let topics = self.peer.with(|outbox| {
+            outbox.discard_backlog();
             // Whoever still holds a sender holds no file descriptor.
-            core.link.drop_transport();
-            core.wake_receiver();
-            core.topics.take().unwrap_or_default()
+            outbox.link.drop_transport();
+            outbox.wake_receiver();
+            outbox.topics.take().unwrap_or_default()
         });
         topics.iter().for_each(|topic| topic.remove(&self.peer));
         self.peer.hub.remove(&self.peer);

@@ -11,13 +11,14 @@ use std::{
     },
 };
 
-use crate::{PreparedMessage, hub::Hub, peer::Peer, turn::Turn};
+use crate::{PreparedMessage, SlowConsumer, counts::Tally, hub::Hub, peer::Peer, turn::Turn};
 
 /// The part of a topic that lives on one runtime.
 pub(crate) struct Shard {
     /// Weak, because the hub's connections hold topics.
     hub: Weak<Hub>,
-    max_queue: usize,
+    /// The whole topic's.
+    tally: Arc<Tally>,
     state: Mutex<State>,
 }
 
@@ -28,14 +29,26 @@ struct State {
     /// Where in `members` each connection is.
     places: HashMap<u64, usize>,
     /// What was published in this turn.
-    messages: Vec<PreparedMessage>,
+    messages: Vec<Published>,
     /// Which of the messages a connection must not get.
     exceptions: Vec<(u64, usize)>,
+    /// The topic's own policy, if it has one.
+    policy: Option<SlowConsumer>,
     /// Counts the turns, to tell in which one a member joined.
     number: u64,
     /// Former turns that are being served.
     serving: usize,
 }
+
+/// A message that was published, and what it is about.
+#[derive(Clone)]
+pub(crate) struct Published {
+    pub(crate) message: PreparedMessage,
+    pub(crate) key: Option<Key>,
+}
+
+/// Of messages with the same key, only the last one counts.
+pub(crate) type Key = Arc<str>;
 
 /// A connection in a topic.
 pub(crate) struct Member {
@@ -47,9 +60,9 @@ pub(crate) struct Member {
 }
 
 impl Shard {
-    pub(crate) fn new(hub: &Arc<Hub>) -> Self {
-        let max_queue = hub.max_queue();
-        Self { hub: Arc::downgrade(hub), max_queue, state: Mutex::default() }
+    pub(crate) fn new(hub: &Arc<Hub>, tally: Arc<Tally>, policy: Option<SlowConsumer>) -> Self {
+        let state = State { policy, ..State::default() };
+        Self { hub: Arc::downgrade(hub), tally, state: Mutex::new(state) }
     }
 
     pub(crate) fn is_of(&self, hub: &Arc<Hub>) -> bool {
@@ -83,7 +96,7 @@ impl Shard {
             let new = state.members.get(place).is_some_and(|m| m.joined.0 == state.number);
             let last = (!state.messages.is_empty() && (state.serving == 0 || new)).then(|| {
                 let (messages, exceptions) = (state.messages.clone(), state.exceptions.clone());
-                Turn::new(state.number, messages, exceptions, Arc::default(), self.max_queue)
+                self.turn(&state, messages, exceptions, Arc::default())
             });
             let member = Arc::make_mut(&mut state.members).swap_remove(place);
             if let Some(moved) = state.members.get(place).map(|member| member.peer.id) {
@@ -98,13 +111,17 @@ impl Shard {
         peer.with(|_| removed.active.store(false, Ordering::Relaxed));
     }
 
-    pub(crate) fn append(self: &Arc<Self>, message: &PreparedMessage, except: Option<u64>) {
+    pub(crate) fn set_policy(&self, policy: SlowConsumer) {
+        self.state().policy = Some(policy);
+    }
+
+    pub(crate) fn append(self: &Arc<Self>, published: &Published, except: Option<u64>) {
         let mut state = self.state();
         if state.members.is_empty() {
             return;
         }
         let index = state.messages.len();
-        state.messages.push(message.clone());
+        state.messages.push(published.clone());
         state.exceptions.extend(except.map(|id| (id, index)));
         drop(state);
         if index == 0
@@ -118,11 +135,22 @@ impl Shard {
     pub(crate) fn take(&self) -> Turn {
         let mut state = self.state();
         state.serving += 1;
-        let number = state.number;
-        state.number += 1;
         let messages = std::mem::take(&mut state.messages);
         let exceptions = std::mem::take(&mut state.exceptions);
-        Turn::new(number, messages, exceptions, Arc::clone(&state.members), self.max_queue)
+        let turn = self.turn(&state, messages, exceptions, Arc::clone(&state.members));
+        state.number += 1;
+        turn
+    }
+
+    fn turn(
+        &self,
+        state: &State,
+        messages: Vec<Published>,
+        exceptions: Vec<(u64, usize)>,
+        members: Arc<Vec<Arc<Member>>>,
+    ) -> Turn {
+        let tally = Arc::clone(&self.tally);
+        Turn::new(state.number, messages, exceptions, members, tally, state.policy)
     }
 
     /// Takes note that a turn has been served.

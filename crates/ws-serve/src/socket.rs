@@ -13,8 +13,8 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 
 use crate::{
-    Chunk, CloseCode, CloseFrame, Closed, Error, Message, Outgoing, Pong, PreparedMessage, Sender,
-    Text, Topic,
+    Chunk, CloseCode, CloseFrame, Closed, Counts, Error, Message, Outgoing, Pong, PreparedMessage,
+    Sender, Text, Topic,
     conn::{
         Access, Intake, Link,
         handshake::{http::Request, parse_request},
@@ -123,13 +123,13 @@ impl Socket {
     pub async fn send_chunk(&self, data: impl Into<Message>, last: bool) -> Result<(), Error> {
         let mut chunk = Some(Chunk { data: data.into(), last });
         let sent = poll_fn(|cx| {
-            self.peer.with(|core| {
-                core.uncork(self.peer.id);
-                if core.poll_room(cx).is_pending() {
+            self.peer.with(|outbox| {
+                outbox.uncork(self.peer.id);
+                if outbox.poll_room(cx).is_pending() {
                     return Poll::Pending;
                 }
-                let result = chunk.take().map_or(Ok(()), |chunk| core.link.send_chunk(chunk));
-                core.flush();
+                let result = chunk.take().map_or(Ok(()), |chunk| outbox.link.send_chunk(chunk));
+                outbox.flush();
                 Poll::Ready(result)
             })
         });
@@ -142,9 +142,9 @@ impl Socket {
     /// [`Error::Closed`] if the connection is closing or gone.
     pub fn ping(&self) -> Result<Pong, Error> {
         self.peer
-            .with(|core| {
-                let pong = core.link.ping();
-                core.flush();
+            .with(|outbox| {
+                let pong = outbox.link.ping();
+                outbox.flush();
                 pong
             })
             .map_err(|error| self.explain(error))
@@ -159,7 +159,7 @@ impl Socket {
     /// How the connection ended, or what is known of it so far.
     #[must_use]
     pub fn closed(&self) -> Closed {
-        self.peer.with(|core| core.link.closed())
+        self.peer.with(|outbox| outbox.link.closed())
     }
 
     /// A handle for sending to this connection from anywhere.
@@ -229,12 +229,24 @@ impl Socket {
         self.topic(topic).publish_except(self, message);
     }
 
+    /// As [`publish`](Self::publish), for a message that outdates the ones before it with the same key;
+    /// see [`Topic::publish_keyed`].
+    pub fn publish_keyed(&self, topic: &str, key: &str, message: impl Into<PreparedMessage>) {
+        self.topic(topic).publish_keyed(key, message);
+    }
+
+    /// What became of the messages that were published to this connection's topics.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.peer.counts()
+    }
+
     pub(crate) fn peer(&self) -> &Arc<Peer> {
         &self.peer
     }
 
     fn explain(&self, error: SendError) -> Error {
-        self.peer.with(|core| core.link.explain(error))
+        self.peer.with(|outbox| outbox.link.explain(error))
     }
 }
 
@@ -250,7 +262,7 @@ impl Receiving<'_> {
     }
 
     fn verdict(&self) -> Result<(), Error> {
-        self.0.with(|core| core.link.verdict())
+        self.0.with(|outbox| outbox.link.verdict())
     }
 }
 
@@ -262,9 +274,9 @@ struct Reader<'a> {
 
 impl Access<TcpStream> for Reader<'_> {
     fn with<R>(&mut self, f: impl FnOnce(&mut Link<TcpStream>) -> R) -> R {
-        self.peer.with(|core| {
-            core.set_receiver(self.waker);
-            f(&mut core.link)
+        self.peer.with(|outbox| {
+            outbox.set_receiver(self.waker);
+            f(&mut outbox.link)
         })
     }
 
@@ -281,10 +293,10 @@ impl Drop for Receiving<'_> {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        self.peer.with(|core| {
-            core.intake = self.intake.take();
+        self.peer.with(|outbox| {
+            outbox.intake = self.intake.take();
             // The handler may have given the socket to another task; then the session waits for this.
-            core.wake_session();
+            outbox.wake_session();
         });
     }
 }

@@ -9,7 +9,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-use crate::{PreparedMessage, Socket, hub::Hub, peer::Peer, shard::Shard};
+use crate::{
+    Counts, PreparedMessage, SlowConsumer, Socket,
+    counts::Tally,
+    hub::Hub,
+    peer::Peer,
+    shard::{Published, Shard},
+};
 
 /// All topics of a server, by name. Cloning is cheap.
 ///
@@ -37,6 +43,7 @@ impl Topics {
         let inner = Arc::new(Inner {
             name: name.to_owned(),
             registry: self.clone(),
+            tally: Arc::default(),
             shards: Mutex::default(),
         });
         by_name.insert(name.to_owned(), Arc::downgrade(&inner));
@@ -74,8 +81,16 @@ pub struct Topic {
 struct Inner {
     name: String,
     registry: Topics,
+    tally: Arc<Tally>,
+    shards: Mutex<Shards>,
+}
+
+#[derive(Default)]
+struct Shards {
     /// One for each runtime that has had members.
-    shards: Mutex<Vec<Arc<Shard>>>,
+    all: Vec<Arc<Shard>>,
+    /// The topic's own policy, if it has one.
+    policy: Option<SlowConsumer>,
 }
 
 impl Topic {
@@ -89,15 +104,15 @@ impl Topic {
     pub fn join(&self, socket: &Socket) {
         let peer = socket.peer();
         // What was sent before comes before what is published from now on, on whichever thread.
-        peer.with(|core| {
-            core.uncork(peer.id);
-            core.flush();
+        peer.with(|outbox| {
+            outbox.uncork(peer.id);
+            outbox.flush();
         });
         let shard = self.shard(&peer.hub);
         if !shard.add(peer) {
             return;
         }
-        let joined = peer.with(|core| match &mut core.topics {
+        let joined = peer.with(|outbox| match &mut outbox.topics {
             Some(topics) => {
                 topics.push(self.clone());
                 true
@@ -114,8 +129,8 @@ impl Topic {
     pub fn leave(&self, socket: &Socket) {
         let peer = socket.peer();
         self.remove(peer);
-        peer.with(|core| {
-            if let Some(topics) = &mut core.topics {
+        peer.with(|outbox| {
+            if let Some(topics) = &mut outbox.topics {
                 topics.retain(|topic| !Arc::ptr_eq(&topic.inner, &self.inner));
             }
         });
@@ -127,18 +142,42 @@ impl Topic {
     /// It is framed once, and compressed at most once for each window that members use, whatever
     /// their number.
     pub fn publish(&self, message: impl Into<PreparedMessage>) {
-        self.append(&message.into(), None);
+        self.append(message.into(), None, None);
+    }
+
+    /// As [`publish`](Self::publish), for a message that outdates the ones before it with the same
+    /// key: where the policy is [`SlowConsumer::Conflate`], a client that is behind gets only the last.
+    /// Messages without a key outdate each other.
+    #[doc(alias = "conflate")]
+    pub fn publish_keyed(&self, key: &str, message: impl Into<PreparedMessage>) {
+        self.append(message.into(), Some(key), None);
     }
 
     /// As [`publish`](Self::publish), to everybody but this connection.
     pub fn publish_except(&self, socket: &Socket, message: impl Into<PreparedMessage>) {
-        self.append(&message.into(), Some(socket.id()));
+        self.append(message.into(), None, Some(socket.id()));
+    }
+
+    /// What happens to members that do not keep up, instead of what is [set for the
+    /// server](crate::Server::slow_consumer). From the next turn on.
+    ///
+    /// A topic that nobody is in and nobody holds is forgotten, and its policy with it.
+    pub fn set_slow_consumer(&self, policy: SlowConsumer) {
+        let mut shards = lock(&self.inner.shards);
+        shards.policy = Some(policy);
+        shards.all.iter().for_each(|shard| shard.set_policy(policy));
+    }
+
+    /// What became of the messages that were published to it.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.inner.tally.counts()
     }
 
     /// How many connections are in it.
     #[must_use]
     pub fn len(&self) -> usize {
-        lock(&self.inner.shards).iter().map(|shard| shard.len()).sum()
+        lock(&self.inner.shards).all.iter().map(|shard| shard.len()).sum()
     }
 
     /// Whether nobody is in it.
@@ -149,25 +188,29 @@ impl Topic {
 
     /// Removes a connection whose list of topics is being taken care of.
     pub(crate) fn remove(&self, peer: &Peer) {
-        let shard = lock(&self.inner.shards).iter().find(|shard| shard.is_of(&peer.hub)).cloned();
+        let shards = lock(&self.inner.shards);
+        let shard = shards.all.iter().find(|shard| shard.is_of(&peer.hub)).cloned();
+        drop(shards);
         if let Some(shard) = shard {
             shard.remove(peer);
         }
     }
 
-    fn append(&self, message: &PreparedMessage, except: Option<u64>) {
-        for shard in &*lock(&self.inner.shards) {
-            shard.append(message, except);
+    fn append(&self, message: PreparedMessage, key: Option<&str>, except: Option<u64>) {
+        let published = Published { message, key: key.map(Into::into) };
+        for shard in &lock(&self.inner.shards).all {
+            shard.append(&published, except);
         }
     }
 
     fn shard(&self, hub: &Arc<Hub>) -> Arc<Shard> {
         let mut shards = lock(&self.inner.shards);
-        if let Some(shard) = shards.iter().find(|shard| shard.is_of(hub)) {
+        if let Some(shard) = shards.all.iter().find(|shard| shard.is_of(hub)) {
             return Arc::clone(shard);
         }
-        let shard = Arc::new(Shard::new(hub));
-        shards.push(Arc::clone(&shard));
+        let shard = Shard::new(hub, Arc::clone(&self.inner.tally), shards.policy);
+        let shard = Arc::new(shard);
+        shards.all.push(Arc::clone(&shard));
         shard
     }
 }

@@ -4,50 +4,65 @@
 //! slice. Members with different ideas of compression have a slice for each idea. Not its business:
 //! who the members are.
 
-use std::{ops::Range, sync::Arc, sync::atomic::Ordering};
+use std::{
+    collections::HashMap,
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+};
 
 use bytes::{Bytes, BytesMut};
 
 use crate::{
-    CloseCode, CloseFrame, PreparedMessage, Skip, conn::proto::AgreedDeflate, shard::Member,
+    SlowConsumer,
+    conn::proto::AgreedDeflate,
+    counts::Tally,
+    outbox::Terms,
+    shard::{Member, Published},
 };
 
 /// The messages of a turn on their way to the members.
 pub(crate) struct Turn {
     number: u64,
-    messages: Vec<PreparedMessage>,
-    exceptions: Vec<(u64, usize)>,
+    messages: Vec<Published>,
+    /// Which messages each of these connections must not get, in order.
+    exceptions: HashMap<u64, Vec<usize>>,
     members: Arc<Vec<Arc<Member>>>,
-    max_queue: usize,
+    tally: Arc<Tally>,
+    /// The topic's own policy, if it has one.
+    policy: Option<SlowConsumer>,
     /// The next member to serve.
     next: usize,
+    /// How many messages were sent, over all members.
+    sent: u64,
     /// The joined messages, in each form that a member has asked for.
-    slices: Vec<(Form, Slice)>,
+    slices: Vec<Slice>,
 }
 
-/// The window for which messages are compressed, if they are. All connections of a server share the
-/// rest of the settings.
-type Form = Option<u8>;
-
-/// The frames of a turn, one after the other.
-struct Slice {
+/// The frames of a turn in one form, one after the other.
+pub(crate) struct Slice {
+    /// All connections of a server share the settings, so the window is what tells forms apart.
+    agreed: Option<AgreedDeflate>,
     bytes: Bytes,
     /// Where each message ends in `bytes`.
     ends: Vec<usize>,
-    /// The messages at which `bytes` is cut, so that no piece of several is over the queue's limit.
-    cuts: Vec<usize>,
 }
 
 impl Turn {
     pub(crate) fn new(
         number: u64,
-        messages: Vec<PreparedMessage>,
+        messages: Vec<Published>,
         exceptions: Vec<(u64, usize)>,
         members: Arc<Vec<Arc<Member>>>,
-        max_queue: usize,
+        tally: Arc<Tally>,
+        policy: Option<SlowConsumer>,
     ) -> Self {
         let slices = Vec::new();
-        Self { number, messages, exceptions, members, max_queue, next: 0, slices }
+        let mut by_member = HashMap::<_, Vec<_>>::new();
+        for (id, place) in exceptions {
+            by_member.entry(id).or_default().push(place);
+        }
+        let exceptions = by_member;
+        Self { number, messages, exceptions, members, tally, policy, next: 0, sent: 0, slices }
     }
 
     /// Serves members until all are served or the budget is used up.
@@ -67,74 +82,61 @@ impl Turn {
         self.next >= self.members.len()
     }
 
-    /// Offers a member what is for it.
+    /// Sends a member what is for it.
     pub(crate) fn serve(&mut self, member: &Member) {
         let (number, before) = member.joined;
         // Nothing that was published before it joined.
         let first = if number == self.number { before } else { 0 };
         let id = member.peer.id;
         let form = self.form(member.peer.deflate.as_ref());
-        let Some((_, slice)) = self.slices.get(form) else { return };
-        // Without the member's own messages, if it does not want them; in pieces, if there is much.
-        let own = self.exceptions.iter().filter(|(except, _)| *except == id);
-        let mut stops: Vec<_> = own.map(|(_, index)| *index..*index + 1).collect();
-        stops.extend(slice.cuts.iter().map(|cut| *cut..*cut));
-        stops.sort_by_key(|stop| stop.start);
+        let Some(slice) = self.slices.get(form) else { return };
+        let hub = &member.peer.hub;
+        let policy = self.policy.unwrap_or_else(|| hub.slow_consumer());
+        let terms = Terms { tally: &self.tally, policy, max_queue: hub.max_queue() };
 
-        let lagging = member.peer.with(|core| {
-            let mut from = first;
-            let end = slice.ends.len();
-            for stop in stops.into_iter().chain(std::iter::once(end..end)) {
-                if !member.active.load(Ordering::Relaxed) {
-                    return false;
+        // Without the member's own messages, if it does not want them.
+        let own = self.exceptions.get(&id).map(Vec::as_slice).unwrap_or_default();
+        let stops = own.iter().copied().chain([self.messages.len()]);
+        self.sent += member.peer.with(|outbox| {
+            let (mut from, mut sent) = (first, 0);
+            for stop in stops {
+                if from < stop && member.active.load(Ordering::Relaxed) {
+                    outbox.deliver(id, slice, from..stop, &self.messages, &terms);
+                    sent += stop - from;
                 }
-                if from < stop.start {
-                    let result = if from == 0 && stop.start == end {
-                        core.offer(id, &slice.bytes, self.max_queue)
-                    } else {
-                        core.offer(id, &slice.of(from..stop.start), self.max_queue)
-                    };
-                    if let Err(Skip::QueueFull { .. }) = result {
-                        return true;
-                    }
-                }
-                from = from.max(stop.end);
+                from = from.max(stop + 1);
             }
-            false
+            sent as u64
         });
-        if lagging {
-            // A gap would go unnoticed; a client that reconnects gets a fresh start.
-            tracing::debug!(connection = id, "disconnecting a member that does not keep up");
-            let frame = CloseFrame::new(CloseCode::TRY_AGAIN_LATER, "too slow");
-            let _ = member.peer.close(frame);
-        }
     }
 
     /// The place of the messages' form for an agreement, made if nobody has asked for it before.
     fn form(&mut self, agreed: Option<&AgreedDeflate>) -> usize {
-        let form = agreed.map(|agreed| agreed.send.window_bits);
-        if let Some(place) = self.slices.iter().position(|(other, _)| *other == form) {
+        let window = |agreed: &AgreedDeflate| agreed.send.window_bits;
+        let same = |slice: &Slice| slice.agreed.as_ref().map(window) == agreed.map(window);
+        if let Some(place) = self.slices.iter().position(same) {
             return place;
         }
-        let frames = self.messages.iter().map(|message| message.frame_for(agreed));
-        self.slices.push((form, Slice::new(frames, self.max_queue)));
+        self.slices.push(Slice::new(&self.messages, agreed));
         self.slices.len() - 1
     }
 }
 
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.tally.send(self.sent);
+    }
+}
+
 impl Slice {
-    fn new<'a>(frames: impl ExactSizeIterator<Item = &'a Bytes> + Clone, max_piece: usize) -> Self {
-        let mut ends = Vec::with_capacity(frames.len());
-        let mut cuts = Vec::new();
-        let (mut end, mut piece) = (0, 0);
-        for (index, frame) in frames.clone().enumerate() {
-            if end > piece && end - piece + frame.len() > max_piece {
-                cuts.push(index);
-                piece = end;
-            }
+    fn new(messages: &[Published], agreed: Option<&AgreedDeflate>) -> Self {
+        let frames = messages.iter().map(|published| published.message.frame_for(agreed));
+        let mut end = 0;
+        let ends = frames.clone().map(|frame| {
             end += frame.len();
-            ends.push(end);
-        }
+            end
+        });
+        let ends: Vec<_> = ends.collect();
         // One message, as in most turns, is not copied.
         let mut single = frames.clone();
         let bytes = match (single.next(), single.next()) {
@@ -145,12 +147,28 @@ impl Slice {
                 joined.freeze()
             }
         };
-        Self { bytes, ends, cuts }
+        Self { agreed: agreed.copied(), bytes, ends }
     }
 
     /// The frames of some of the messages.
-    fn of(&self, messages: Range<usize>) -> Bytes {
-        let end_of = |count: usize| count.checked_sub(1).map_or(0, |last| self.ends[last]);
-        self.bytes.slice(end_of(messages.start)..end_of(messages.end))
+    pub(crate) fn bytes_of(&self, messages: Range<usize>) -> &[u8] {
+        &self.bytes[self.start_of(messages.start)..self.start_of(messages.end)]
+    }
+
+    /// A message by itself.
+    pub(crate) fn frame(&self, published: &Published) -> Bytes {
+        published.message.frame_for(self.agreed.as_ref()).clone()
+    }
+
+    /// Which message comes so many bytes after the beginning of the `first` one, and how many bytes of
+    /// it lie before there.
+    pub(crate) fn message_at(&self, first: usize, written: usize) -> (usize, usize) {
+        let position = self.start_of(first) + written;
+        let place = self.ends.partition_point(|end| *end <= position);
+        (place, position - self.start_of(place))
+    }
+
+    fn start_of(&self, message: usize) -> usize {
+        message.checked_sub(1).map_or(0, |before| self.ends[before])
     }
 }
