@@ -34,7 +34,7 @@ async fn main() -> anyhow::Result<()> {
         examples::stop_signal().await;
         shutdown.start();
     });
-    println!("listening on ws://{}", server.local_addr());
+    println!("listening on ws://{}", server.local_addr().expect("it listens on TCP"));
     server.serve(broadcast).await?;
     Ok(())
 }

@@ -51,7 +51,7 @@ async fn main() -> anyhow::Result<()> {
         examples::stop_signal().await;
         shutdown.start();
     });
-    println!("listening on ws://{}", server.local_addr());
+    println!("listening on ws://{}", server.local_addr().expect("it listens on TCP"));
     server.serve(echo).await?;
     Ok(())
 }

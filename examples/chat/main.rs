@@ -39,14 +39,15 @@ async fn main() -> anyhow::Result<()> {
         examples::stop_signal().await;
         shutdown.start();
     });
-    println!("open http://{} in two tabs, and chat", server.local_addr());
+    let address = server.local_addr().expect("it listens on TCP");
+    println!("open http://{address} in two tabs, and chat");
     let rooms = Arc::new(Rooms::default());
     server.serve(move |socket| chat(socket, Arc::clone(&rooms))).await?;
     Ok(())
 }
 
 /// Everything that is not the WebSocket.
-fn page(request: &Request<()>) -> Option<Response<Bytes>> {
+fn page(request: &mut Request<()>) -> Option<Response<Bytes>> {
     let (status, kind, body) = match request.uri().path() {
         "/ws" => return None,
         "/" => (StatusCode::OK, "text/html; charset=utf-8", include_str!("page.html")),

@@ -130,14 +130,15 @@ impl Step {
             }
             Self::Clippy => {
                 component(workspace, "clippy", "clippy")?;
-                cargo("clippy --workspace --all-targets --locked -- -D warnings")
+                cargo("clippy --workspace --all-targets --all-features --locked -- -D warnings")
             }
             Self::Tidy => tidy::run(workspace),
             Self::Examples => Examples::build(workspace).map(|_| Report::default()),
             // `--no-fail-fast`: all that fails, in one run.
-            Self::Tests => cargo("test --workspace --locked --no-fail-fast"),
+            Self::Tests => cargo("test --workspace --all-features --locked --no-fail-fast"),
             Self::Docs => {
-                let line = "cargo doc --workspace --no-deps --document-private-items --locked";
+                let line = "cargo doc --workspace --all-features --no-deps \
+                            --document-private-items --locked";
                 Ok(stream(workspace.command(line).env("RUSTDOCFLAGS", "-D warnings")))
             }
             Self::Features => {

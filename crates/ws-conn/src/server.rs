@@ -14,7 +14,7 @@ use crate::{
     Config, Deflate, Error, HandshakeError, Origins, Step, Text, WebSocket,
     deadline::after,
     handshake::{
-        HeadLimits, ServerConfig, ServerHandshake, encode_response,
+        Accepted, HeadLimits, ServerConfig, ServerHandshake, encode_response,
         http::{HeaderValue, Method, Request, Response, header},
         is_upgrade, parse_request,
     },
@@ -107,9 +107,22 @@ impl Server {
     #[doc(alias = "read_request")]
     pub async fn receive_request<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        mut stream: S,
+        stream: S,
     ) -> Result<Upgrade<S>, Error> {
         let deadline = Instant::from_std(after(self.config.open_timeout));
+        self.receive_request_by(stream, deadline).await
+    }
+
+    /// As [`receive_request`](Self::receive_request), with a deadline for the whole handshake that
+    /// began earlier, as with TLS.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn receive_request_by<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        mut stream: S,
+        deadline: Instant,
+    ) -> Result<Upgrade<S>, Error> {
         let mut input = BytesMut::new();
         let read = self.read_head(&mut stream, &mut input);
         let Ok(head) = timeout_at(deadline, read).await else {
@@ -199,10 +212,40 @@ impl<S> Upgrade<S> {
         Upgrade { stream: f(stream), early, head, request, server, deadline }
     }
 
+    /// Goes by other settings from here on: those of the request's path.
+    pub fn with_server(mut self, server: &Server) -> Self {
+        self.server = server.clone();
+        self
+    }
+
     /// What the client asks for.
     #[must_use]
     pub fn request(&self) -> &Request<()> {
         &self.request
+    }
+
+    /// What the client asks for, to attach [data](Request::extensions_mut) to it, or for another one to
+    /// take its place.
+    pub fn request_mut(&mut self) -> &mut Request<()> {
+        &mut self.request
+    }
+
+    /// Judges the request as a WebSocket's, without an answer yet: that is for [`open`](Self::open) or
+    /// [`respond`](Self::respond).
+    ///
+    /// # Errors
+    /// Why it is none, or may not be; [`HandshakeError::response`] is the fitting answer.
+    pub fn judge(&self) -> Result<Accepted, HandshakeError> {
+        self.judge_by(&self.server)
+    }
+
+    /// As [`judge`](Self::judge), by other settings: those of its path. [`with_server`](Self::with_server)
+    /// makes the connection go by them, too.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn judge_by(&self, server: &Server) -> Result<Accepted, HandshakeError> {
+        server.handshake.accept(&self.request)
     }
 
     /// The request's head as it came, for those who want to keep it: much smaller than what it
@@ -232,13 +275,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Upgrade<S> {
     /// As [`Server::accept`].
     #[doc(alias = "AcceptConnection")]
     pub async fn accept(mut self) -> Result<WebSocket<S>, Error> {
-        let accepted = match self.server.handshake.accept(&self.request) {
-            Ok(accepted) => accepted,
+        match self.judge() {
+            Ok(accepted) => self.open(accepted).await,
             Err(error) => {
                 respond(&mut self.stream, self.deadline, &error.response()).await?;
-                return Err(error.into());
+                Err(error.into())
             }
-        };
+        }
+    }
+
+    /// Answers a request that was [judged](Self::judge), perhaps with headers of your own, and opens the
+    /// connection.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`] and [`Error::Connect`].
+    pub async fn open(mut self, accepted: Accepted) -> Result<WebSocket<S>, Error> {
         let bytes = encode_response(&accepted.response);
         write(&mut self.stream, self.deadline, &bytes).await?;
         let ws = WebSocket::server_on(self.stream, self.early, &self.server.config);

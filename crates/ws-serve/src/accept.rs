@@ -1,56 +1,24 @@
-//! The accept loop of one runtime: from a listener to sessions, and to the end of them all.
+//! The accept loop of one runtime: from listeners to sessions, and to the end of them all.
 //!
-//! Nothing that a client does ends the loop. Not its business: threads (`worker.rs`), and what
-//! happens on an open connection (`session.rs`).
+//! Nothing that a client does ends the loop. Not its business: what happens between accepting and the
+//! open connection (`opening.rs`), threads (`worker.rs`), and what happens then (`session.rs`).
 
-use std::{
-    future::Future,
-    io,
-    net::{self, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::Future, io, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use tokio::{
-    net::{TcpListener, TcpStream},
     task::{AbortHandle, unconstrained},
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    Error, Handler, Shutdown, SlowConsumer, Socket, Topics,
-    conn::{HandshakeError, Intake, Parts, Upgrade},
-    http::{Request, Response, StatusCode},
-    hub::{Hub, OnLag},
-    peer::Peer,
-    session::Session,
+    PeerAddress, Permit, acceptor::Acceptor, hub::Hub, listener::Listener, opening,
+    settings::Settings, transport::Transport,
 };
 
-/// Answers a request with plain HTTP instead of a WebSocket.
-pub(crate) type OnRequest = dyn Fn(&Request<()>) -> Option<Response<Bytes>> + Send + Sync;
-
-/// What all runtimes of a server share.
-#[derive(Clone)]
-pub(crate) struct Settings {
-    pub(crate) conn: crate::conn::Server,
-    pub(crate) on_request: Option<Arc<OnRequest>>,
-    pub(crate) max_queue: usize,
-    pub(crate) slow_consumer: SlowConsumer,
-    pub(crate) on_lag: Option<Arc<OnLag>>,
-    pub(crate) drain_timeout: Duration,
-    pub(crate) topics: Topics,
-    pub(crate) shutdown: Shutdown,
-}
-
-/// Serves a listener until the shutdown is complete.
-pub(crate) async fn run<H: Handler>(
-    listener: net::TcpListener,
-    settings: Settings,
-    handler: H,
-) -> io::Result<()> {
-    let listener = TcpListener::from_std(listener)?;
+/// Serves listeners until the shutdown is complete.
+pub(crate) async fn run(listeners: Vec<Listener>, settings: Arc<Settings>) -> io::Result<()> {
+    let acceptor = Acceptor::new(listeners)?;
     let hub = Arc::new(Hub::new(&settings));
     let flusher = tokio::spawn({
         let hub = Arc::clone(&hub);
@@ -58,44 +26,107 @@ pub(crate) async fn run<H: Handler>(
     });
     let end = End { hub: Arc::clone(&hub), flusher: flusher.abort_handle() };
     let tracker = TaskTracker::new();
-    let settings = Arc::new(settings);
 
+    accept_until_shutdown(acceptor, &settings, &hub, &tracker).await;
+    hub.over.cancel();
+    tracker.close();
+    let deadline = Instant::now() + settings.drain_timeout.min(FOR_EVER);
+    let drained = async {
+        close_all(&settings, &hub).await;
+        tracker.wait().await;
+    };
+    let drained = tokio::select! {
+        biased;
+        drained = timeout_at(deadline, drained) => drained.is_ok(),
+        () = settings.shutdown.hurried() => false,
+    };
+    if !drained {
+        tracing::warn!(connections = hub.len(), "ending connections that did not close in time");
+        hub.abort_all();
+        // A handler that waits for something else does not see the end of its connection; it ends
+        // with the runtime.
+        let _ = timeout_at(Instant::now() + AFTER_ABORT, tracker.wait()).await;
+    }
+    drop(end);
+    Ok(())
+}
+
+/// Accepts until there is no more to accept. During the grace period of a shutdown that is who asks
+/// for health, and who has not heard yet.
+async fn accept_until_shutdown(
+    mut acceptor: Acceptor,
+    settings: &Arc<Settings>,
+    hub: &Arc<Hub>,
+    tracker: &TaskTracker,
+) {
+    let over = async {
+        settings.shutdown.started().await;
+        tokio::select! {
+            () = sleep(settings.grace) => {}
+            () = settings.shutdown.hurried() => {}
+        }
+    };
+    tokio::pin!(over);
     let mut pause = FIRST_PAUSE;
     loop {
         let accepted = tokio::select! {
             biased;
-            () = settings.shutdown.started() => break,
-            accepted = listener.accept() => accepted,
+            () = &mut over => return,
+            accepted = acceptor.accept() => accepted,
         };
         match accepted {
-            Ok((stream, address)) => {
+            Ok((transport, address)) => {
                 pause = FIRST_PAUSE;
-                let (settings, hub) = (Arc::clone(&settings), Arc::clone(&hub));
-                tracker.spawn(connection(stream, address, settings, hub, handler.clone()));
+                let (settings, hub) = (Arc::clone(settings), Arc::clone(hub));
+                match settings.gate.enter(std::time::Instant::now()) {
+                    Ok(permit) => {
+                        tracker.spawn(connection(transport, address, settings, hub, permit));
+                    }
+                    Err(refused) => {
+                        tracing::debug!(%address, %refused, "connection refused");
+                        // A flood of those is not worth a task each.
+                        if let Ok(place) = Arc::clone(&hub.refusals).try_acquire_owned() {
+                            tracker.spawn(async move {
+                                opening::turn_away(transport, &settings, refused).await;
+                                drop(place);
+                            });
+                        }
+                    }
+                }
             }
             // The client was gone before we looked.
             Err(error) if is_of_client(&error) => {}
             // Out of file descriptors or memory: it will pass, and trying harder would not help.
             Err(error) => {
                 tracing::warn!(%error, "cannot accept connections");
-                sleep(pause).await;
+                tokio::select! {
+                    () = &mut over => return,
+                    () = sleep(pause) => {}
+                }
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
     }
+}
 
-    drop(listener);
-    tracker.close();
-    hub.close_all(&settings.shutdown.frame());
-    if timeout(settings.drain_timeout, tracker.wait()).await.is_err() {
-        tracing::warn!(connections = hub.len(), "ending connections that did not close in time");
-        hub.abort_all();
-        // A handler that waits for something else does not see the end of its connection; it ends
-        // with the runtime.
-        let _ = timeout(AFTER_ABORT, tracker.wait()).await;
+/// Starts the closing handshakes, some at a time, so that neither we nor those to whom the clients go
+/// next are run over.
+async fn close_all(settings: &Settings, hub: &Hub) {
+    let frame = settings.shutdown.frame();
+    // What was published before comes before.
+    hub.flush_all();
+    let peers = hub.peers();
+    // All of them in half of the time at the latest, so that the last ones have the other half.
+    let fit = settings.drain_timeout.as_secs_f64() / 2.0 / PACE_TICK.as_secs_f64();
+    let batch = settings.pace.per_tick(PACE_TICK).max((peers.len() as f64 / fit.max(1.0)) as usize);
+    let mut next = Instant::now();
+    for (number, peer) in peers.iter().enumerate() {
+        if number > 0 && number % batch.max(1) == 0 {
+            next += PACE_TICK;
+            sleep_until(next).await;
+        }
+        let _ = peer.close(frame.clone());
     }
-    drop(end);
-    Ok(())
 }
 
 /// Ends what is left when serving ends, also when its future is dropped.
@@ -111,106 +142,23 @@ impl Drop for End {
     }
 }
 
-/// A connection's task. Its size is what an idle connection pays, so the opening handshake is boxed,
-/// and this is no `async fn`, which would keep its arguments to the end.
-fn connection<H: Handler>(
-    stream: TcpStream,
-    address: SocketAddr,
+/// A connection's task. Its size is what an idle connection pays, so the opening is boxed, and this is
+/// no `async fn`, which would keep its arguments to the end.
+fn connection(
+    transport: Transport,
+    address: PeerAddress,
     settings: Arc<Settings>,
     hub: Arc<Hub>,
-    handler: H,
+    permit: Permit,
 ) -> impl Future<Output = ()> + Send {
-    let opening = Box::pin(async move {
-        let ended = hub.ended.clone();
-        let opened = tokio::select! {
-            biased;
-            () = ended.cancelled() => None,
-            opened = open(stream, address, &settings, hub) => opened,
-        };
-        opened.map(|(intake, peer)| (intake, peer, settings))
-    });
+    let opening = Box::pin(opening::open(transport, address, settings, hub, permit));
     async move {
         let session = match opening.await {
-            Some((intake, peer, settings)) => start(intake, peer, &settings, handler),
+            Some(opened) => opened.start(),
             None => return,
         };
         session.await;
     }
-}
-
-/// Makes the session and, if the end came meanwhile, lets it know.
-fn start<H: Handler>(
-    intake: Box<Intake>,
-    peer: Arc<Peer>,
-    settings: &Settings,
-    handler: H,
-) -> Session<H> {
-    let socket = Socket::new(intake, Arc::clone(&peer));
-    let session = Session::new(Arc::clone(&peer), handler, socket);
-    // The session is on the list now; an end that came before has not seen it.
-    if settings.shutdown.is_started() {
-        let _ = peer.close(settings.shutdown.frame());
-    }
-    if peer.hub.ended.is_cancelled() {
-        peer.abort();
-    }
-    session
-}
-
-/// The opening handshake, or a page.
-async fn open(
-    mut stream: TcpStream,
-    address: SocketAddr,
-    settings: &Settings,
-    hub: Arc<Hub>,
-) -> Option<(Box<Intake>, Arc<Peer>)> {
-    // Small messages must not wait for the acknowledgement of the one before. If this fails, the
-    // connection is gone already.
-    stream.set_nodelay(true).ok()?;
-    let request = tokio::select! {
-        biased;
-        request = settings.conn.receive_request(&mut stream) => {
-            request.map(|upgrade| upgrade.map(|_| ()))
-        }
-        () = settings.shutdown.started() => {
-            let _ = settings.conn.refuse(&mut stream, &shutting_down()).await;
-            return None;
-        }
-    };
-    let opened = match request {
-        // Boxed for itself: while requests are awaited, and there may be thousands, it is not needed.
-        Ok(upgrade) => Box::pin(answer(upgrade.map(|()| stream), address, settings, hub)).await,
-        Err(error) => Err(error),
-    };
-    match opened {
-        Ok(opened) => opened,
-        Err(error) => {
-            tracing::debug!(%address, %error, "no WebSocket");
-            None
-        }
-    }
-}
-
-async fn answer(
-    upgrade: Upgrade<TcpStream>,
-    address: SocketAddr,
-    settings: &Settings,
-    hub: Arc<Hub>,
-) -> Result<Option<(Box<Intake>, Arc<Peer>)>, Error> {
-    if settings.shutdown.is_started() {
-        return upgrade.reject(shutting_down()).await;
-    }
-    if let Some(page) = settings.on_request.as_ref().and_then(|page| page(upgrade.request())) {
-        return upgrade.respond(page).await.map(|()| None);
-    }
-    let head = upgrade.head().clone();
-    let Parts { intake, link, subprotocol, deflate } = upgrade.accept().await?.into_parts();
-    let peer = Arc::new(Peer::new(link, address, &head, subprotocol, deflate, hub));
-    Ok(Some((Box::new(intake), peer)))
-}
-
-fn shutting_down() -> HandshakeError {
-    HandshakeError::reject(StatusCode::SERVICE_UNAVAILABLE, "Server is shutting down.\n")
 }
 
 fn is_of_client(error: &io::Error) -> bool {
@@ -229,3 +177,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// Chosen: what a handler may take to notice that its connection is gone.
 const AFTER_ABORT: Duration = Duration::from_secs(1);
+/// Chosen: a batch is served in less.
+const PACE_TICK: Duration = Duration::from_millis(100);
+/// What an `Instant` can be added to.
+const FOR_EVER: Duration = Duration::from_secs(60 * 60 * 24 * 365);

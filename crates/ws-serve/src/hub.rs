@@ -11,63 +11,53 @@ use std::{
 };
 
 use atomic_waker::AtomicWaker;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    CloseFrame, Lag, SlowConsumer, Topics, accept::Settings, peer::Peer, shard::Shard, turn::Turn,
-};
-
-/// Is told when a connection starts or stops lagging.
-pub(crate) type OnLag = dyn Fn(Lag) + Send + Sync;
+use crate::{Lag, Topics, peer::Peer, settings::Settings, shard::Shard, turn::Turn};
 
 /// One per runtime: a worker's, or the user's own.
 pub(crate) struct Hub {
-    topics: Topics,
-    max_queue: usize,
-    slow_consumer: SlowConsumer,
-    on_lag: Option<Arc<OnLag>>,
+    settings: Arc<Settings>,
     flusher: AtomicWaker,
     /// Shards in which something was published since they were last flushed.
     dirty: Mutex<VecDeque<Arc<Shard>>>,
     /// The turn that is being served; its lock keeps turns in order.
     under_way: Mutex<Option<(Arc<Shard>, Turn)>>,
+    /// Cancelled when nobody is accepted any more.
+    pub(crate) over: CancellationToken,
+    /// Places for clients that are told why there is none.
+    pub(crate) refusals: Arc<Semaphore>,
     /// Cancelled when serving has ended: nothing may begin any more.
     pub(crate) ended: CancellationToken,
     peers: Mutex<HashMap<u64, Arc<Peer>>>,
 }
 
 impl Hub {
-    pub(crate) fn new(settings: &Settings) -> Self {
+    pub(crate) fn new(settings: &Arc<Settings>) -> Self {
         Self {
-            topics: settings.topics.clone(),
-            max_queue: settings.max_queue,
-            slow_consumer: settings.slow_consumer,
-            on_lag: settings.on_lag.clone(),
+            settings: Arc::clone(settings),
             flusher: AtomicWaker::new(),
             dirty: Mutex::default(),
             under_way: Mutex::default(),
+            over: CancellationToken::new(),
+            refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
             ended: CancellationToken::new(),
             peers: Mutex::default(),
         }
     }
 
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     pub(crate) fn topics(&self) -> &Topics {
-        &self.topics
-    }
-
-    /// Bytes that may be queued for one connection by those who do not wait.
-    pub(crate) fn max_queue(&self) -> usize {
-        self.max_queue
-    }
-
-    /// What happens to members of topics that have no policy of their own.
-    pub(crate) fn slow_consumer(&self) -> SlowConsumer {
-        self.slow_consumer
+        &self.settings.topics
     }
 
     /// Lets the application know. A panic there is its own: it must not end the flusher.
     pub(crate) fn handle_lag(&self, lag: Lag) {
-        if let Some(on_lag) = &self.on_lag {
+        if let Some(on_lag) = &self.settings.on_lag {
             let _ = catch_unwind(AssertUnwindSafe(|| on_lag(lag)));
         }
     }
@@ -86,12 +76,9 @@ impl Hub {
         lock(&self.peers).remove(&peer.id);
     }
 
-    /// Starts the closing handshake on all connections, behind what was published before.
-    pub(crate) fn close_all(&self, frame: &CloseFrame) {
+    /// Serves all that was published.
+    pub(crate) fn flush_all(&self) {
         self.flush(&mut { usize::MAX });
-        for peer in self.peers() {
-            let _ = peer.close(frame.clone());
-        }
     }
 
     /// Ends all connections without ceremony.
@@ -104,7 +91,7 @@ impl Hub {
         lock(&self.peers).len()
     }
 
-    fn peers(&self) -> Vec<Arc<Peer>> {
+    pub(crate) fn peers(&self) -> Vec<Arc<Peer>> {
         lock(&self.peers).values().cloned().collect()
     }
 
@@ -154,3 +141,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// After so many deliveries the runtime's other tasks get a turn: about a millisecond of writes.
 const WRITES_PER_TURN: usize = 256;
+
+/// Chosen: they take at most a second each; beyond that a flood gets nothing but its end.
+const MAX_REFUSALS: usize = 1000;

@@ -39,11 +39,33 @@
 mod server;
 pub use server::{Server, serve};
 
+mod router;
+pub use router::Router;
+
+mod route;
+pub use route::{IntoRoute, Route};
+
 mod handler;
 pub use handler::{Handler, Outcome};
 
+mod arguments;
+pub use arguments::{Argument, Data, State};
+// What the methods of `Argument` and `Handler` speak of; hidden, since nobody else calls them.
+#[doc(hidden)]
+pub use arguments::{Available, Refusal, Source};
+
+mod endpoint;
+#[doc(hidden)]
+pub use endpoint::Endpoint;
+
+mod page;
+pub use page::Page;
+
 mod socket;
 pub use socket::Socket;
+
+mod peer_address;
+pub use peer_address::PeerAddress;
 
 mod sender;
 pub use sender::{Sender, TrySendError};
@@ -60,19 +82,65 @@ pub use slow::{Lag, SlowConsumer};
 mod counts;
 pub use counts::Counts;
 
+mod limits;
+pub use limits::Limits;
+
+mod bucket;
+pub use bucket::Rate;
+
+mod gate;
+pub use gate::{Gate, Stats};
+
+mod forwarded;
+pub use forwarded::{ForwardingHeader, InvalidProxy, TrustedProxies};
+
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(feature = "tls")]
+pub use tls::Tls;
+
+#[cfg(feature = "tls")]
+mod tls_error;
+#[cfg(feature = "tls")]
+pub use tls_error::TlsError;
+
 mod shutdown;
 pub use shutdown::Shutdown;
 
 mod accept;
+mod acceptor;
 mod backlog;
+mod clients;
 mod cork;
+mod count;
+mod destination;
 mod hub;
+mod listener;
+mod opening;
 mod outbox;
 mod peer;
+pub mod proxy_protocol;
+mod refused;
+mod routes;
 mod session;
+mod settings;
 mod shard;
+#[cfg(unix)]
+mod socket_file;
+mod transport;
 mod turn;
 mod worker;
+
+#[cfg(test)]
+mod directory;
+#[cfg(all(test, feature = "tls"))]
+mod pki;
+
+use count::Count;
+use gate::Permit;
+use refused::Refused;
+#[cfg(feature = "tls")]
+pub use tokio_rustls::rustls;
 
 pub use conn::handshake::http;
 pub use conn::{

@@ -11,7 +11,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
 
 use crate::{
     CloseFrame, Counts, PreparedMessage, Skip, SlowConsumer,
@@ -24,12 +23,13 @@ use crate::{
     counts::{Loss, Losses, Tally},
     shard::Published,
     topic::Topic,
+    transport::Transport,
     turn::Slice,
 };
 
 /// The sending half of a connection, for all who send.
 pub(crate) struct Outbox {
-    pub(crate) link: Link<TcpStream>,
+    pub(crate) link: Link<Transport>,
     /// The session's task, which writes what is left over when the transport is ready.
     session: Waker,
     /// Tasks that wait for room in the queue.
@@ -62,7 +62,7 @@ pub(crate) struct Terms<'a> {
 }
 
 impl Outbox {
-    pub(crate) fn new(link: Link<TcpStream>) -> Self {
+    pub(crate) fn new(link: Link<Transport>) -> Self {
         Self {
             link,
             session: Waker::noop().clone(),

@@ -4,7 +4,6 @@
 
 use std::{
     fmt,
-    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -13,29 +12,33 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
 
 use crate::{
-    CloseFrame, Counts, Lag, Outgoing, Skip, Text,
+    CloseFrame, Counts, Lag, Outgoing, PeerAddress, Permit, Skip, Text,
     conn::{
         Access, Link,
         proto::{AgreedDeflate, Event, Incoming, SendError},
     },
     cork,
+    destination::Destination,
     hub::Hub,
     outbox::Outbox,
+    transport::Transport,
 };
 
 /// What the session, its socket, its senders and the topics share.
 pub(crate) struct Peer {
     /// Unique in this process, never 0.
     pub(crate) id: u64,
-    pub(crate) address: SocketAddr,
+    pub(crate) address: PeerAddress,
     /// The request's head; parsed on demand, because most handlers never look.
     pub(crate) head: Box<[u8]>,
     pub(crate) subprotocol: Option<Box<str>>,
     pub(crate) deflate: Option<AgreedDeflate>,
     pub(crate) hub: Arc<Hub>,
+    pub(crate) destination: Arc<Destination>,
+    /// Its place among the connections that there may be.
+    _permit: Permit,
     /// Whether messages may be sent right now, for a look without the lock.
     sendable: AtomicBool,
     /// Whether the handler waits for a message, and the transport had none: set and cleared by the
@@ -56,22 +59,32 @@ pub(crate) enum Sending {
     Waiting(Box<Outgoing>),
 }
 
+/// Who is at the other end, and what was agreed on.
+pub(crate) struct Identity {
+    pub(crate) address: PeerAddress,
+    pub(crate) head: Box<[u8]>,
+    pub(crate) subprotocol: Option<Text>,
+    pub(crate) deflate: Option<AgreedDeflate>,
+    pub(crate) permit: Permit,
+}
+
 impl Peer {
     pub(crate) fn new(
-        link: Link<TcpStream>,
-        address: SocketAddr,
-        head: &[u8],
-        subprotocol: Option<Text>,
-        deflate: Option<AgreedDeflate>,
+        link: Link<Transport>,
+        identity: Identity,
+        destination: Arc<Destination>,
         hub: Arc<Hub>,
     ) -> Self {
+        let Identity { address, head, subprotocol, deflate, permit } = identity;
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             address,
-            head: head.into(),
+            head,
             subprotocol: subprotocol.map(|name| name.as_str().into()),
             deflate,
             hub,
+            destination,
+            _permit: permit,
             sendable: AtomicBool::new(true),
             receiving: AtomicBool::new(false),
             aborted: AtomicBool::new(false),
@@ -234,8 +247,8 @@ impl Peer {
     }
 }
 
-impl Access<TcpStream> for &Peer {
-    fn with<R>(&mut self, f: impl FnOnce(&mut Link<TcpStream>) -> R) -> R {
+impl Access<Transport> for &Peer {
+    fn with<R>(&mut self, f: impl FnOnce(&mut Link<Transport>) -> R) -> R {
         Peer::with(self, |outbox| f(&mut outbox.link))
     }
 

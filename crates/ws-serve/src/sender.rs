@@ -2,11 +2,11 @@
 //!
 //! Not its business: receiving.
 
-use std::{future::poll_fn, hash, net::SocketAddr, sync::Arc};
+use std::{future::poll_fn, hash, sync::Arc};
 
 use crate::{
-    CloseCode, CloseFrame, Counts, Error, Message, Outgoing, PreparedMessage, Skip, Socket, Text,
-    peer::Peer,
+    CloseCode, CloseFrame, Counts, Error, Message, Outgoing, PeerAddress, PreparedMessage, Skip,
+    Socket, Text, peer::Peer,
 };
 
 /// A handle for sending to one connection. Clone it, keep it in a table, use it from any task.
@@ -56,7 +56,7 @@ impl Sender {
     /// # Errors
     /// The reason.
     pub fn try_send_prepared(&self, message: &PreparedMessage) -> Result<(), Skip> {
-        let limit = self.peer.hub.max_queue();
+        let limit = self.peer.destination.max_queue;
         self.peer.try_send_frames(message.frame_for(self.peer.deflate.as_ref()), limit)
     }
 
@@ -92,7 +92,7 @@ impl Sender {
 
     /// See [`Socket::peer_addr`].
     #[must_use]
-    pub fn peer_addr(&self) -> SocketAddr {
+    pub fn peer_addr(&self) -> PeerAddress {
         self.peer.address
     }
 }

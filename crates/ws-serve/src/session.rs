@@ -13,22 +13,23 @@ use std::{
 };
 
 use crate::{
-    Handler, Outcome, Socket,
+    Socket,
     conn::{
         Intake,
         proto::{Event, State},
     },
     cork,
+    endpoint::{Running, Start},
     handler::farewell,
     outbox::Outbox,
     peer::Peer,
 };
 
 /// A connection's task, from the end of the opening handshake to the end of the transport.
-pub(crate) struct Session<H: Handler> {
+pub(crate) struct Session {
     peer: Arc<Peer>,
     /// `None` when it is done.
-    handler: Option<Running<H>>,
+    handler: Option<Handling>,
     /// The receiving half, once the handler has let go of it.
     intake: Option<Box<Intake>>,
     /// Whether the task has been made known to those who send.
@@ -36,37 +37,36 @@ pub(crate) struct Session<H: Handler> {
 }
 
 /// A handler, called when it is first polled: a panic of the call itself is caught there, too.
-enum Running<H: Handler> {
-    Waiting(Option<(H, Socket)>),
-    /// Boxed, so that the task needs no `unsafe` to pin it.
-    Called(Pin<Box<H::Future>>),
+enum Handling {
+    Waiting(Option<(Start, Socket)>),
+    Called(Running),
 }
 
-impl<H: Handler> Running<H> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<H::Outcome> {
+impl Handling {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<String>> {
         if let Self::Waiting(call) = self {
-            let (handler, socket) = call.take().expect("a handler that panicked is dropped");
-            *self = Self::Called(Box::pin(handler.call(socket)));
+            let (start, socket) = call.take().expect("a handler that panicked is dropped");
+            *self = Self::Called(start.call(socket));
         }
         match self {
-            Self::Called(future) => future.as_mut().poll(cx),
+            Self::Called(running) => Pin::new(running).poll(cx),
             Self::Waiting(_) => Poll::Pending,
         }
     }
 }
 
-impl<H: Handler> Session<H> {
-    pub(crate) fn new(peer: Arc<Peer>, handler: H, socket: Socket) -> Self {
+impl Session {
+    pub(crate) fn new(peer: Arc<Peer>, start: Start, socket: Socket) -> Self {
         peer.hub.add(&peer);
-        let handler = Some(Running::Waiting(Some((handler, socket))));
+        let handler = Some(Handling::Waiting(Some((start, socket))));
         Self { peer, handler, intake: None, started: false }
     }
 }
 
 /// Nothing in it is pinned in place.
-impl<H: Handler> Unpin for Session<H> {}
+impl Unpin for Session {}
 
-impl<H: Handler> Future for Session<H> {
+impl Future for Session {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -99,7 +99,7 @@ impl<H: Handler> Future for Session<H> {
         });
         let error = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(outcome)) => outcome.into_error(),
+            Ok(Poll::Ready(error)) => error,
             // The panic hook has reported it.
             Err(_) => Some("the handler panicked".to_owned()),
         };
@@ -117,7 +117,7 @@ impl<H: Handler> Future for Session<H> {
     }
 }
 
-impl<H: Handler> Session<H> {
+impl Session {
     /// Completes the closing handshake, discarding what still comes.
     fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let peer = &*self.peer;
@@ -176,7 +176,7 @@ fn poll_timers(peer: &Peer, outbox: &mut Outbox, cx: &mut Context<'_>) {
     }
 }
 
-impl<H: Handler> Drop for Session<H> {
+impl Drop for Session {
     fn drop(&mut self) {
         let topics = self.peer.with(|outbox| {
             outbox.discard_backlog();

@@ -27,6 +27,8 @@ use crate::{CloseCode, CloseFrame, Text};
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
     token: CancellationToken,
+    /// For those who will not wait.
+    now: CancellationToken,
     frame: Arc<OnceLock<CloseFrame>>,
 }
 
@@ -41,6 +43,18 @@ impl Shutdown {
     pub fn start_with(&self, code: CloseCode, reason: impl Into<Text>) {
         let _ = self.frame.set(CloseFrame::new(code, reason));
         self.token.cancel();
+    }
+
+    /// Ends all connections at once, whether a shutdown has been started or not: what one does at the
+    /// second signal.
+    pub fn hurry(&self) {
+        self.start();
+        self.now.cancel();
+    }
+
+    /// Waits until there is a hurry.
+    pub(crate) async fn hurried(&self) {
+        self.now.cancelled().await;
     }
 
     /// Whether the shutdown has been started.

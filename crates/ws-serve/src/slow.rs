@@ -2,9 +2,7 @@
 //!
 //! Not its business: doing it, which is `backlog.rs`.
 
-use std::net::SocketAddr;
-
-use crate::{CloseCode, Counts};
+use crate::{CloseCode, Counts, PeerAddress};
 
 /// What to do when a message is published and a member's queue has no room for it.
 ///
@@ -46,7 +44,7 @@ pub struct Lag {
     /// See [`Socket::id`](crate::Socket::id).
     pub connection: u64,
     /// See [`Socket::peer_addr`](crate::Socket::peer_addr).
-    pub peer_addr: SocketAddr,
+    pub peer_addr: PeerAddress,
     /// Whether it starts; otherwise it stops.
     pub lagging: bool,
     /// Bytes that wait in its queue.

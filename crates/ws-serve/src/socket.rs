@@ -4,24 +4,23 @@
 
 use std::{
     future::{Future, poll_fn},
-    net::SocketAddr,
+    net::IpAddr,
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll, Waker, ready},
 };
 
-use bytes::Bytes;
-use tokio::net::TcpStream;
-
 use crate::{
-    Chunk, CloseCode, CloseFrame, Closed, Counts, Error, Message, Outgoing, Pong, PreparedMessage,
-    Sender, Text, Topic,
+    Chunk, CloseCode, CloseFrame, Closed, Counts, Error, Message, Outgoing, PeerAddress, Pong,
+    PreparedMessage, Sender, Text, Topic,
     conn::{
         Access, Intake, Link,
         handshake::{http::Request, parse_request},
         proto::{AgreedDeflate, Event, Incoming, SendError},
     },
     peer::Peer,
+    transport::Transport,
 };
+use bytes::Bytes;
 
 /// An open connection, in the hands of its handler.
 ///
@@ -174,11 +173,19 @@ impl Socket {
         self.peer.id
     }
 
-    /// The address at the other end of the TCP connection.
+    /// Where the other end of the transport is; with the PROXY protocol, what the proxy says. Behind a
+    /// proxy of another kind see [`client_ip`](Self::client_ip).
     #[must_use]
     #[doc(alias = "remote_address")]
-    pub fn peer_addr(&self) -> SocketAddr {
+    pub fn peer_addr(&self) -> PeerAddress {
         self.peer.address
+    }
+
+    /// The client's IP address, as far as [trusted proxies](crate::Server::trusted_proxies) tell it;
+    /// `None` on a Unix socket whose other end says nothing. Found out anew on each call.
+    #[must_use]
+    pub fn client_ip(&self) -> Option<IpAddr> {
+        self.peer.hub.settings().client_ip(self.peer.address, self.request().headers())
     }
 
     /// The subprotocol that was negotiated, if any.
@@ -272,8 +279,8 @@ struct Reader<'a> {
     waker: &'a Waker,
 }
 
-impl Access<TcpStream> for Reader<'_> {
-    fn with<R>(&mut self, f: impl FnOnce(&mut Link<TcpStream>) -> R) -> R {
+impl Access<Transport> for Reader<'_> {
+    fn with<R>(&mut self, f: impl FnOnce(&mut Link<Transport>) -> R) -> R {
         self.peer.with(|outbox| {
             outbox.set_receiver(self.waker);
             f(&mut outbox.link)

@@ -90,9 +90,9 @@ impl Turn {
         let id = member.peer.id;
         let form = self.form(member.peer.deflate.as_ref());
         let Some(slice) = self.slices.get(form) else { return };
-        let hub = &member.peer.hub;
-        let policy = self.policy.unwrap_or_else(|| hub.slow_consumer());
-        let terms = Terms { tally: &self.tally, policy, max_queue: hub.max_queue() };
+        let destination = &member.peer.destination;
+        let policy = self.policy.unwrap_or(destination.slow_consumer);
+        let terms = Terms { tally: &self.tally, policy, max_queue: destination.max_queue };
 
         // Without the member's own messages, if it does not want them.
         let own = self.exceptions.get(&id).map(Vec::as_slice).unwrap_or_default();

@@ -180,7 +180,7 @@ async fn messages_before_a_violation_are_answered_before_1002(server: Server) {
 }
 
 /// The handler spawns a task for its socket and waits for it. `task` gets the socket.
-fn elsewhere<F, Fut>(task: F) -> impl ws_serve::Handler
+fn elsewhere<F, Fut>(task: F) -> impl ws_serve::Handler<()>
 where
     F: Fn(Socket) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Result<(), Error>> + Send + 'static,

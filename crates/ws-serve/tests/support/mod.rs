@@ -74,10 +74,11 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(crate) fn start(server: Server, handler: impl Handler) -> Self {
-        let (address, topics) = (server.local_addr(), server.topics());
+    pub(crate) fn start<Args>(server: Server, handler: impl Handler<Args>) -> Self {
+        let address = server.local_addr().expect("it is bound");
+        let topics = server.topics();
         let shutdown = server.shutdown_handle();
-        Self { address, topics, shutdown, serving: tokio::spawn(server.serve(handler)) }
+        Self { address, topics, shutdown, serving: tokio::spawn(server.fallback(handler).run()) }
     }
 
     /// Shuts down and waits for the end.
@@ -106,7 +107,7 @@ pub(crate) async fn echo(mut socket: Socket) -> Result<(), Error> {
 /// A handler that hands its sender out, then receives and tells what. Text that begins with one of
 /// `+-!^` is a script, which it goes through in one turn: `+topic`, `-topic` to join and leave,
 /// `!topic:message`, `^topic:message` to publish to all and to others. A script of one `+` or `-` is echoed.
-pub(crate) fn exposed() -> (impl Handler, UnboundedReceiver<Exposed>) {
+pub(crate) fn exposed() -> (impl Handler<()>, UnboundedReceiver<Exposed>) {
     let (tell, told) = unbounded_channel();
     let handler = move |mut socket: Socket| {
         let tell: UnboundedSender<Exposed> = tell.clone();

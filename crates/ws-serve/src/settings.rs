@@ -1,0 +1,169 @@
+//! [`Settings`]: everything that is set for a server, in the form in which all its runtimes share it.
+//!
+//! Not its business: setting it, which is `server.rs`.
+
+use std::{future::Future, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+
+use crate::{
+    Gate, Lag, Page, PeerAddress, Shutdown, Topics, TrustedProxies,
+    conn::handshake::Accepted,
+    destination::Destination,
+    http::{
+        Extensions, HeaderMap, Request, Response, StatusCode,
+        header::{self, HeaderName},
+    },
+    route::Defaults,
+    routes::Routes,
+};
+
+/// What all runtimes of a server share.
+pub(crate) struct Settings {
+    pub(crate) defaults: Defaults,
+    pub(crate) routes: Routes<Arc<Destination>>,
+    /// Where paths lead that no route matches.
+    pub(crate) fallback: Option<Arc<Destination>>,
+    /// What handlers take as `State`, by type.
+    pub(crate) state: Extensions,
+    pub(crate) probes: Vec<(Box<str>, Probe)>,
+    pub(crate) hooks: Hooks,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) proxies: TrustedProxies,
+    pub(crate) proxy_protocol: bool,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<crate::Tls>,
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) grace: Duration,
+    pub(crate) pace: Pace,
+    pub(crate) topics: Topics,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) on_lag: Option<Arc<OnLag>>,
+}
+
+/// Answers a request with plain HTTP instead of a WebSocket.
+pub(crate) type OnRequest = dyn Fn(&mut Request<()>) -> Option<Response<Bytes>> + Send + Sync;
+/// The same, and may take its time.
+pub(crate) type OnRequestAsync = dyn Fn(Request<()>) -> Asked + Send + Sync;
+pub(crate) type Asked = Pin<Box<dyn Future<Output = Result<Request<()>, Response<Bytes>>> + Send>>;
+/// Changes a response before it is sent.
+pub(crate) type OnResponse = dyn Fn(&Request<()>, &mut Response<Bytes>) + Send + Sync;
+/// Is told when a connection starts or stops lagging.
+pub(crate) type OnLag = dyn Fn(Lag) + Send + Sync;
+
+/// What the application wants to see of requests and answers.
+#[derive(Clone, Default)]
+pub(crate) struct Hooks {
+    pub(crate) on_request: Option<Arc<OnRequest>>,
+    pub(crate) on_request_async: Option<Arc<OnRequestAsync>>,
+    pub(crate) on_response: Option<Arc<OnResponse>>,
+}
+
+/// What a path asks about the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Probe {
+    /// Whether it runs.
+    Health,
+    /// Whether it should be sent clients.
+    Readiness,
+}
+
+/// How fast connections are closed at a shutdown.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    pub(crate) count: usize,
+    pub(crate) per: Duration,
+}
+
+impl Pace {
+    /// So many in such a time.
+    pub(crate) fn per_tick(&self, tick: Duration) -> usize {
+        let ticks = (self.per.as_secs_f64() / tick.as_secs_f64()).max(1.0);
+        ((self.count as f64 / ticks) as usize).max(1)
+    }
+}
+
+impl Settings {
+    pub(crate) fn is_secure(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
+    }
+
+    /// The answer to a question about the server itself.
+    pub(crate) fn probe(&self, path: &str) -> Option<Response<Bytes>> {
+        let (_, probe) = self.probes.iter().find(|(own, _)| **own == *path)?;
+        let ready = *probe == Probe::Health || !self.shutdown.is_started();
+        let page = match ready {
+            true => Page::text("ok\n"),
+            false => Page::text("shutting down\n").status(StatusCode::SERVICE_UNAVAILABLE),
+        };
+        Some(page.into())
+    }
+
+    /// Lets the hooks see a request; `Some` is the answer to it.
+    pub(crate) async fn ask_hooks(&self, request: &mut Request<()>) -> Option<Response<Bytes>> {
+        if let Some(hook) = &self.hooks.on_request
+            && let Some(answer) = hook(request)
+        {
+            return Some(answer);
+        }
+        if let Some(hook) = &self.hooks.on_request_async {
+            match hook(std::mem::take(request)).await {
+                Ok(back) => *request = back,
+                Err(answer) => return Some(answer),
+            }
+        }
+        None
+    }
+
+    /// Lets the hook change an answer that is no 101.
+    pub(crate) fn edit(&self, request: &Request<()>, response: &mut Response<Bytes>) {
+        if let Some(hook) = &self.hooks.on_response {
+            hook(request, response);
+        }
+    }
+
+    /// Lets the hook add to the 101. What the handshake says stays as it is: the client goes by it.
+    pub(crate) fn edit_accepted(&self, request: &Request<()>, accepted: &mut Accepted) {
+        if let Some(hook) = &self.hooks.on_response {
+            let before = accepted.response.headers().clone();
+            let response = &mut accepted.response;
+            hook(request, response);
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            response.body_mut().clear();
+            for name in HANDSHAKE {
+                response.headers_mut().remove(&name);
+                if let Some(value) = before.get(&name) {
+                    response.headers_mut().insert(name, value.clone());
+                }
+            }
+        }
+    }
+
+    /// Who the client is, as far as that can be known.
+    pub(crate) fn client_ip(&self, address: PeerAddress, headers: &HeaderMap) -> Option<IpAddr> {
+        match address.ip() {
+            Some(ip) => Some(self.proxies.client_ip(ip, headers)),
+            None => self.proxies.client_ip_over_unix(headers),
+        }
+    }
+
+    /// Whether the other end is a proxy that may speak for others.
+    pub(crate) fn trusts(&self, address: PeerAddress) -> bool {
+        address.ip().map_or_else(|| self.proxies.trusts_unix(), |ip| self.proxies.trusts(ip))
+    }
+}
+
+/// The headers of a 101 that are the handshake's (RFC 6455 §4.2.2), and those of a body, which it has not.
+const HANDSHAKE: [HeaderName; 7] = [
+    header::UPGRADE,
+    header::CONNECTION,
+    header::SEC_WEBSOCKET_ACCEPT,
+    header::SEC_WEBSOCKET_PROTOCOL,
+    header::SEC_WEBSOCKET_EXTENSIONS,
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+];
