@@ -31,6 +31,8 @@ pub struct Link<S> {
     outbound: Outbound,
     /// A shutdown of the write side is under way.
     shutting_down: bool,
+    /// Bytes that the transport took since somebody last asked.
+    written: u64,
     /// Bytes were given to the transport since it was last flushed.
     unflushed: bool,
     /// Writing failed: nothing more is written, but what the peer sent before may still be read.
@@ -61,6 +63,7 @@ impl<S> Link<S> {
             io: Some(io),
             outbound,
             shutting_down: false,
+            written: 0,
             unflushed: false,
             broken: false,
             cause: None,
@@ -191,6 +194,12 @@ impl<S> Link<S> {
         self.outbound.queued()
     }
 
+    /// Bytes that the transport took since this was last asked, for statistics.
+    #[inline]
+    pub fn take_written(&mut self) -> u64 {
+        std::mem::take(&mut self.written)
+    }
+
     /// Whether a message is being sent in chunks.
     #[must_use]
     pub fn is_mid_message(&self) -> bool {
@@ -303,6 +312,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         let error = match Pin::new(io).poll_write(cx, frames) {
             Poll::Ready(Ok(written)) if written <= frames.len() => {
                 self.unflushed |= written > 0;
+                self.written += written as u64;
                 self.outbound.handle_bypass();
                 return Ok(written);
             }
@@ -432,6 +442,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
                         return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                     }
                     queue.advance(written);
+                    self.written += written as u64;
                     self.unflushed = true;
                 }
                 Some(Transmit::Shutdown) => self.shutting_down = true,

@@ -41,7 +41,7 @@ pub(crate) async fn open(
     hub: Arc<Hub>,
     permit: Permit,
 ) -> Option<Opened> {
-    let ended = hub.ended.clone();
+    let (ended, watched) = (hub.ended.clone(), Arc::clone(&hub));
     let opened = tokio::select! {
         biased;
         () = ended.cancelled() => return None,
@@ -49,8 +49,12 @@ pub(crate) async fn open(
     };
     match opened {
         Ok(Some((intake, peer, start))) => Some(Opened { intake, peer, start, settings }),
-        Ok(None) => None,
+        Ok(None) => {
+            watched.counters.not_opened.add(1);
+            None
+        }
         Err(error) => {
+            watched.counters.not_opened.add(1);
             tracing::debug!(%address, %error, "no WebSocket");
             None
         }

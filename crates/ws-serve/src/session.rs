@@ -97,6 +97,10 @@ impl Future for Session {
                 state
             })
         });
+        let sent = cork::take_messages();
+        if sent > 0 {
+            peer.hub.counters.messages_sent.add(sent);
+        }
         let error = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(error)) => error,
@@ -104,6 +108,9 @@ impl Future for Session {
             Err(_) => Some("the handler panicked".to_owned()),
         };
         if let Some(error) = &error {
+            if state == State::Open {
+                peer.hub.counters.handlers_failed.add(1);
+            }
             // A handler that ends because the connection did has nothing to complain about.
             if state == State::Open {
                 tracing::error!(connection = peer.id, %error, "handler failed");

@@ -7,7 +7,7 @@ use std::{future::Future, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 use bytes::Bytes;
 
 use crate::{
-    Gate, Lag, Page, PeerAddress, Shutdown, Topics, TrustedProxies,
+    Lag, Monitor, Page, PeerAddress, Shutdown, Topics, TrustedProxies,
     conn::handshake::Accepted,
     destination::Destination,
     http::{
@@ -28,7 +28,7 @@ pub(crate) struct Settings {
     pub(crate) state: Extensions,
     pub(crate) probes: Vec<(Box<str>, Probe)>,
     pub(crate) hooks: Hooks,
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) monitor: Monitor,
     pub(crate) proxies: TrustedProxies,
     pub(crate) proxy_protocol: bool,
     #[cfg(feature = "tls")]
@@ -85,6 +85,13 @@ impl Pace {
 }
 
 impl Settings {
+    /// The shortest time that a connection may live or be idle, if there is one.
+    pub(crate) fn shortest_lifetime(&self) -> Option<Duration> {
+        let routes = self.routes.iter().map(|(_, _, destination)| destination);
+        let all = routes.chain(&self.fallback);
+        all.filter_map(|destination| destination.lifetime.shortest()).min()
+    }
+
     pub(crate) fn is_secure(&self) -> bool {
         #[cfg(feature = "tls")]
         return self.tls.is_some();
