@@ -93,11 +93,11 @@ impl Hub {
     }
 
     pub(crate) fn remove(&self, peer: &Peer) {
-        let mut peers = lock(&self.peers);
-        if peers.remove(&peer.id).is_some() {
-            *lock(&self.counters.past) += peer.counts();
+        let removed = lock(&self.peers).remove(&peer.id).is_some();
+        if removed {
+            let (counts, code) = peer.with(|outbox| (outbox.counts(), outbox.link.closed().code()));
+            self.counters.handle_end(counts, code);
         }
-        drop(peers);
     }
 
     /// Serves all that was published.

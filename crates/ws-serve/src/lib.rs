@@ -107,6 +107,9 @@ pub use tls_error::TlsError;
 mod stats;
 pub use stats::{Connection, Monitor, Stats};
 
+#[cfg(feature = "metrics")]
+mod metrics;
+
 mod shutdown;
 pub use shutdown::Shutdown;
 

@@ -95,7 +95,8 @@ async fn try_open(
     hub: Arc<Hub>,
     permit: Permit,
 ) -> Result<Option<Open>, Error> {
-    let deadline = Instant::now() + settings.handshake_timeout;
+    let started = Instant::now();
+    let deadline = started + settings.handshake_timeout;
     let over = hub.over.clone();
     // Small messages must not wait for the acknowledgement of the one before.
     transport.set_nodelay().map_err(Error::Connect)?;
@@ -130,7 +131,7 @@ async fn try_open(
     };
     let upgrade = request?.map(|()| transport);
     // Boxed for itself: while requests are awaited, and there may be thousands, it is not needed.
-    Box::pin(answer(upgrade, address, settings, hub, permit)).await
+    Box::pin(answer(upgrade, address, settings, hub, permit, started)).await
 }
 
 async fn answer(
@@ -139,6 +140,7 @@ async fn answer(
     settings: &Settings,
     hub: Arc<Hub>,
     mut permit: Permit,
+    started: Instant,
 ) -> Result<Option<Open>, Error> {
     let path = upgrade.request().uri().path();
     if let Some(answer) = settings.probe(path) {
@@ -155,6 +157,10 @@ async fn answer(
             let head = upgrade.head().clone();
             let upgrade = upgrade.with_server(&destination.conn);
             let parts = upgrade.open(accepted).await?.into_parts();
+            #[cfg(not(feature = "metrics"))]
+            let _ = started;
+            #[cfg(feature = "metrics")]
+            crate::metrics::record_handshake(started.elapsed());
             let Parts { intake, link, subprotocol, .. } = parts;
             let identity =
                 Identity { address, head: head[..].into(), subprotocol, deflate, permit };

@@ -12,6 +12,8 @@ use std::{
     task::{Context, Poll},
 };
 
+use tracing::Span;
+
 use crate::{
     Socket,
     conn::{
@@ -34,6 +36,8 @@ pub(crate) struct Session {
     intake: Option<Box<Intake>>,
     /// Whether the task has been made known to those who send.
     started: bool,
+    /// If anybody wants to know; boxed, because mostly nobody does.
+    span: Option<Box<Span>>,
 }
 
 /// A handler, called when it is first polled: a panic of the call itself is caught there, too.
@@ -58,8 +62,19 @@ impl Handling {
 impl Session {
     pub(crate) fn new(peer: Arc<Peer>, start: Start, socket: Socket) -> Self {
         peer.hub.add(&peer);
+        let span = tracing::debug_span!(
+            "connection",
+            id = peer.id,
+            peer = %peer.address,
+            path = tracing::field::Empty,
+            subprotocol = peer.subprotocol.as_deref(),
+        );
+        let span = (!span.is_disabled()).then(|| {
+            span.record("path", peer.path());
+            Box::new(span)
+        });
         let handler = Some(Handling::Waiting(Some((start, socket))));
-        Self { peer, handler, intake: None, started: false }
+        Self { peer, handler, intake: None, started: false, span }
     }
 }
 
@@ -71,6 +86,8 @@ impl Future for Session {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
+        let span = this.span.clone();
+        let _entered = span.as_deref().map(Span::enter);
         let peer = &*this.peer;
         if peer.is_aborted() {
             return Poll::Ready(());

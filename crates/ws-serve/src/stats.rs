@@ -3,6 +3,7 @@
 //! Not its business: how they are shown.
 
 use std::{
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
@@ -66,6 +67,8 @@ pub struct Stats {
     pub published: Counts,
     /// Connections that lag behind what is published.
     pub lagging: u64,
+    /// Bytes that wait to be written, over all connections.
+    pub queued_bytes: u64,
 }
 
 /// A connection, as of a moment.
@@ -107,7 +110,9 @@ impl Monitor {
             hub.counters.add_to(&mut stats);
             stats.open += hub.len() as u64;
             for peer in hub.peers() {
-                stats.published += peer.counts();
+                let (queued, counts) = peer.with(|outbox| (outbox.queued(), outbox.counts()));
+                stats.published += counts;
+                stats.queued_bytes += queued as u64;
             }
         }
         stats
@@ -117,6 +122,18 @@ impl Monitor {
     #[must_use]
     pub fn connections(&self) -> Vec<Connection> {
         self.hubs().iter().flat_map(|hub| hub.peers()).map(|peer| peer.describe()).collect()
+    }
+
+    /// How many WebSockets ended with which close code; those without one with 1006.
+    #[must_use]
+    pub fn close_codes(&self) -> BTreeMap<u16, u64> {
+        let mut codes = BTreeMap::new();
+        for hub in self.hubs() {
+            for (code, count) in &*lock(&hub.counters.close_codes) {
+                *codes.entry(*code).or_default() += count;
+            }
+        }
+        codes
     }
 
     /// How long ago the server was made.
@@ -130,15 +147,11 @@ impl Monitor {
     }
 
     pub(crate) fn watch(&self, hub: &Arc<Hub>) {
-        self.lock().push(Arc::downgrade(hub));
+        lock(&self.shared.hubs).push(Arc::downgrade(hub));
     }
 
     fn hubs(&self) -> Vec<Arc<Hub>> {
-        self.lock().iter().filter_map(Weak::upgrade).collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Weak<Hub>>> {
-        self.shared.hubs.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shared.hubs).iter().filter_map(Weak::upgrade).collect()
     }
 }
 
@@ -156,10 +169,17 @@ pub(crate) struct Counters {
     pub(crate) lag_began: Counter,
     pub(crate) lag_ended: Counter,
     /// What became of messages published to connections that are no more.
-    pub(crate) past: Mutex<Counts>,
+    past: Mutex<Counts>,
+    close_codes: Mutex<HashMap<u16, u64>>,
 }
 
 impl Counters {
+    /// Takes note that a connection is no more.
+    pub(crate) fn handle_end(&self, counts: Counts, code: u16) {
+        *lock(&self.past) += counts;
+        *lock(&self.close_codes).entry(code).or_default() += 1;
+    }
+
     fn add_to(&self, stats: &mut Stats) {
         stats.opened += self.opened.get();
         stats.not_opened += self.not_opened.get();
@@ -170,8 +190,12 @@ impl Counters {
         stats.bytes_sent += self.bytes_sent.get();
         let ended = self.lag_ended.get();
         stats.lagging += self.lag_began.get().saturating_sub(ended);
-        stats.published += *self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        stats.published += *lock(&self.past);
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A number that only grows.
