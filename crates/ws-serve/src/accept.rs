@@ -25,11 +25,11 @@ pub(crate) async fn run(listeners: Vec<Listener>, settings: Arc<Settings>) -> io
         unconstrained(async move { hub.flush_forever().await })
     });
     settings.monitor.watch(&hub);
-    let mut tasks = vec![flusher.abort_handle()];
-    if let Some(shortest) = settings.shortest_lifetime() {
-        let hub = Arc::clone(&hub);
-        tasks.push(tokio::spawn(async move { look_after(&hub, shortest).await }).abort_handle());
-    }
+    let clock = tokio::spawn({
+        let (hub, shortest) = (Arc::clone(&hub), settings.shortest_lifetime());
+        async move { look_after(&hub, shortest).await }
+    });
+    let tasks = [flusher.abort_handle(), clock.abort_handle()];
     let end = End { hub: Arc::clone(&hub), tasks };
     let tracker = TaskTracker::new();
 
@@ -138,7 +138,7 @@ async fn close_all(settings: &Settings, hub: &Hub) {
 /// Ends what is left when serving ends, also when its future is dropped.
 struct End {
     hub: Arc<Hub>,
-    tasks: Vec<AbortHandle>,
+    tasks: [AbortHandle; 2],
 }
 
 impl Drop for End {

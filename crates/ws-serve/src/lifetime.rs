@@ -25,9 +25,13 @@ impl Lifetime {
     }
 }
 
-/// Closes what has lived or been idle for too long; runs until it is dropped.
-pub(crate) async fn look_after(hub: &Arc<Hub>, shortest: Duration) {
-    let tick = (shortest / TICKS).clamp(SHORTEST_TICK, LONGEST_TICK);
+/// Advances the clock, and closes what has lived or been idle for too long; runs until it is dropped.
+///
+/// It ticks also if nothing has a limit: a timer that is always there saves the others a system call each,
+/// since the runtime writes to itself whenever a timer is set that comes before all others.
+pub(crate) async fn look_after(hub: &Arc<Hub>, shortest: Option<Duration>) {
+    let tick = shortest
+        .map_or(LONGEST_TICK, |shortest| (shortest / TICKS).clamp(SHORTEST_TICK, LONGEST_TICK));
     let mut ticks = interval(tick);
     // After a suspension time goes on where it was: nobody could show a sign of life meanwhile.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -36,6 +40,9 @@ pub(crate) async fn look_after(hub: &Arc<Hub>, shortest: Duration) {
     loop {
         ticks.tick().await;
         let now = hub.clock.advance();
+        if shortest.is_none() {
+            continue;
+        }
         for peer in hub.peers() {
             let Lifetime { idle, total } = peer.destination.lifetime;
             let is_over = |limit: Option<Duration>, since: u32| {

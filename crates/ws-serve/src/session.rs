@@ -152,7 +152,6 @@ impl Session {
                     self.intake = outbox.intake.take();
                 }
                 outbox.flush();
-                let _ = outbox.link.poll_close_timeout(cx);
                 if outbox.link.state() == State::Closed {
                     outbox.wake_receiver();
                 }
@@ -162,15 +161,28 @@ impl Session {
                 return Poll::Ready(());
             }
             // Another task may still hold the socket; its end wakes us.
-            let Some(intake) = &mut self.intake else { return Poll::Pending };
+            let Some(intake) = &mut self.intake else {
+                let ended = peer.with(|outbox| {
+                    outbox.end_if_complete();
+                    let _ = outbox.link.poll_close_timeout(cx);
+                    outbox.link.state() == State::Closed
+                });
+                return if ended { Poll::Ready(()) } else { Poll::Pending };
+            };
             match intake.poll_event(cx, peer) {
                 Poll::Ready(Event::Closed(_)) => return Poll::Ready(()),
                 Poll::Ready(Event::Closing(_)) => {}
-                Poll::Ready(_) => continue,
+                Poll::Ready(_) => {
+                    // However much it sends.
+                    let _ = peer.with(|outbox| outbox.link.poll_close_timeout(cx));
+                }
                 Poll::Pending => {
                     // What the peer's last frames called for, such as the end of our writing.
                     let pending = peer.with(|outbox| {
                         outbox.flush();
+                        // It was read empty, so this is no reset.
+                        outbox.end_if_complete();
+                        let _ = outbox.link.poll_close_timeout(cx);
                         outbox.link.state() != State::Closed
                     });
                     if pending {
