@@ -82,6 +82,9 @@ pub use slow::{Lag, SlowConsumer};
 mod counts;
 pub use counts::Counts;
 
+mod auth;
+pub use auth::{Username, basic_auth, basic_auth_async, is_same};
+
 mod limits;
 pub use limits::Limits;
 

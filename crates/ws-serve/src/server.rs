@@ -25,7 +25,7 @@ use crate::{
     meter::Rates,
     route::Defaults,
     router::invalid,
-    settings::{Hooks, Pace, Probe, Settings},
+    settings::{Asked, Hook, Hooks, Pace, Probe, Settings},
     worker,
 };
 
@@ -272,14 +272,14 @@ impl Server {
     }
 
     /// Looks at each request first, and may answer it with plain HTTP: a page, a refusal. With `None` the
-    /// request goes on. What is attached to its [extensions](Request::extensions_mut) handlers can take
+    /// request goes on, to the next hook if there are several. What is attached to its [extensions](Request::extensions_mut) handlers can take
     /// as [`Data`](crate::Data).
     #[doc(alias = "process_request")]
     pub fn on_request(
         mut self,
         hook: impl Fn(&mut Request<()>) -> Option<Response<Bytes>> + Send + Sync + 'static,
     ) -> Self {
-        self.hooks.on_request = Some(Arc::new(hook));
+        self.hooks.on_request.push(Hook::Sync(Arc::new(hook)));
         self
     }
 
@@ -293,7 +293,8 @@ impl Server {
     where
         Fut: Future<Output = Result<Request<()>, Response<Bytes>>> + Send + 'static,
     {
-        self.hooks.on_request_async = Some(Arc::new(move |request| Box::pin(hook(request))));
+        let hook = move |request| -> Asked { Box::pin(hook(request)) };
+        self.hooks.on_request.push(Hook::Async(Arc::new(hook)));
         self
     }
 

@@ -214,6 +214,9 @@ fn poll_timers(peer: &Peer, outbox: &mut Outbox, cx: &mut Context<'_>) {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        if let Some(intake) = &mut self.intake {
+            self.peer.handle_received(intake.take_received());
+        }
         let topics = self.peer.with(|outbox| {
             outbox.discard_backlog();
             // Whoever still holds a sender holds no file descriptor.

@@ -46,17 +46,25 @@ pub(crate) struct Settings {
 pub(crate) type OnRequest = dyn Fn(&mut Request<()>) -> Option<Response<Bytes>> + Send + Sync;
 /// The same, and may take its time.
 pub(crate) type OnRequestAsync = dyn Fn(Request<()>) -> Asked + Send + Sync;
+/// Either the request goes on, or this is the answer.
 pub(crate) type Asked = Pin<Box<dyn Future<Output = Result<Request<()>, Response<Bytes>>> + Send>>;
 /// Changes a response before it is sent.
 pub(crate) type OnResponse = dyn Fn(&Request<()>, &mut Response<Bytes>) + Send + Sync;
 /// Is told when a connection starts or stops lagging.
 pub(crate) type OnLag = dyn Fn(Lag) + Send + Sync;
 
+/// Looks at requests.
+#[derive(Clone)]
+pub(crate) enum Hook {
+    Sync(Arc<OnRequest>),
+    Async(Arc<OnRequestAsync>),
+}
+
 /// What the application wants to see of requests and answers.
 #[derive(Clone, Default)]
 pub(crate) struct Hooks {
-    pub(crate) on_request: Option<Arc<OnRequest>>,
-    pub(crate) on_request_async: Option<Arc<OnRequestAsync>>,
+    /// In the order in which they were set.
+    pub(crate) on_request: Vec<Hook>,
     pub(crate) on_response: Option<Arc<OnResponse>>,
 }
 
@@ -112,15 +120,15 @@ impl Settings {
 
     /// Lets the hooks see a request; `Some` is the answer to it.
     pub(crate) async fn ask_hooks(&self, request: &mut Request<()>) -> Option<Response<Bytes>> {
-        if let Some(hook) = &self.hooks.on_request
-            && let Some(answer) = hook(request)
-        {
-            return Some(answer);
-        }
-        if let Some(hook) = &self.hooks.on_request_async {
-            match hook(std::mem::take(request)).await {
-                Ok(back) => *request = back,
-                Err(answer) => return Some(answer),
+        for hook in &self.hooks.on_request {
+            let asked = match hook {
+                Hook::Sync(hook) => hook(request).map_or(Ok(()), Err),
+                Hook::Async(hook) => {
+                    hook(std::mem::take(request)).await.map(|back| *request = back)
+                }
+            };
+            if let Err(answer) = asked {
+                return Some(answer);
             }
         }
         None
