@@ -35,6 +35,14 @@
 //!
 //! On the runtime that calls [`Server::serve`], or on [`Server::workers`]: threads of their own,
 //! each with a listener, a single-threaded runtime, and the connections that the system gave it.
+//!
+//! # The manual
+//!
+//! - [Routing](guide::routing): paths, arguments, pages, hooks, and which request gets which answer.
+//! - [Broadcasting](guide::broadcasting): topics, order, slow consumers, memory, compression.
+//! - [Limits](guide::limits): every limit and its default, and how to size a server.
+//! - [Deployment](guide::deployment): nginx, HAProxy, TLS, systemd, Kubernetes, restarts, monitoring.
+//! - [Coming from Python](guide::coming_from_python): websockets, flask-sock, simple-websocket, wsproto.
 
 mod server;
 pub use server::{Server, serve};
@@ -115,6 +123,8 @@ mod metrics;
 
 mod shutdown;
 pub use shutdown::Shutdown;
+
+pub mod guide;
 
 mod accept;
 mod acceptor;
