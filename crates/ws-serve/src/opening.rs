@@ -11,11 +11,11 @@ use tokio::{
 };
 
 use crate::{
-    Error, PeerAddress, Permit, Refused, Socket,
+    Error, Page, PeerAddress, Permit, Refused, Socket,
     conn::{HandshakeError, Intake, Parts, Step, Upgrade, handshake::Accepted},
     destination::{Destination, Service},
     endpoint::Start,
-    http::{Response, StatusCode, header},
+    http::{Method, Response, StatusCode, header},
     hub::Hub,
     peer::{Identity, Peer},
     proxy_protocol::{self, Decoded},
@@ -205,7 +205,12 @@ async fn decide(
         },
     };
     let endpoint = match &destination.service {
-        Service::Page(make) => return Err(Answer::Page(make(upgrade.request()))),
+        Service::Page(make) => {
+            return Err(Answer::Page(match *upgrade.request().method() {
+                Method::GET | Method::HEAD => make(upgrade.request()),
+                _ => page_only(),
+            }));
+        }
         Service::Endpoint(endpoint) => endpoint,
     };
     let mut accepted = upgrade.judge_by(&destination.conn)?;
@@ -258,6 +263,14 @@ fn redirect(mut path: String, query: Option<&str>) -> Response<Bytes> {
         }
         Err(_) => *response.status_mut() = StatusCode::NOT_FOUND,
     }
+    response
+}
+
+/// RFC 9110 §15.5.6: who asks for something else than a page is told what would do.
+fn page_only() -> Response<Bytes> {
+    let page = Page::text("This is a page, which needs GET or HEAD.\n");
+    let mut response = Response::from(page.status(StatusCode::METHOD_NOT_ALLOWED));
+    response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
     response
 }
 
