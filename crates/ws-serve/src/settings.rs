@@ -111,7 +111,8 @@ impl Settings {
             return Some(answer);
         }
         if let Some(hook) = &self.hooks.on_request_async {
-            match hook(std::mem::take(request)).await {
+            // A copy: who answers keeps its request, and the answer goes by ours (HEAD, `on_response`).
+            match hook(request.clone()).await {
                 Ok(back) => *request = back,
                 Err(answer) => return Some(answer),
             }
