@@ -126,7 +126,7 @@ async fn try_open(
     };
     let upgrade = request?.map(|()| transport);
     // Boxed for itself: while requests are awaited, and there may be thousands, it is not needed.
-    Box::pin(answer(upgrade, address, settings, hub, permit)).await
+    Box::pin(answer(upgrade, address, settings, hub, permit, deadline)).await
 }
 
 async fn answer(
@@ -135,6 +135,7 @@ async fn answer(
     settings: &Settings,
     hub: Arc<Hub>,
     mut permit: Permit,
+    deadline: Instant,
 ) -> Result<Option<Open>, Error> {
     let path = upgrade.request().uri().path();
     if let Some(answer) = settings.probe(path) {
@@ -143,7 +144,7 @@ async fn answer(
     let decided = if settings.shutdown.is_started() {
         Err(Answer::Refusal(shutting_down()))
     } else {
-        decide(&mut upgrade, address, settings, &mut permit).await
+        decide(&mut upgrade, address, settings, &mut permit, deadline).await
     };
     let answer = match decided {
         Ok((accepted, start, destination)) => {
@@ -186,12 +187,15 @@ async fn decide(
     address: PeerAddress,
     settings: &Settings,
     permit: &mut Permit,
+    deadline: Instant,
 ) -> Result<(Accepted, Start, Arc<Destination>), Answer> {
     if let Some(ip) = settings.client_ip(address, upgrade.request().headers()) {
         permit.identify(ip).map_err(refusal)?;
     }
-    if let Some(answer) = settings.ask_hooks(upgrade.request_mut()).await {
-        return Err(Answer::Page(answer));
+    match timeout_at(deadline, settings.ask_hooks(upgrade.request_mut())).await {
+        Ok(None) => {}
+        Ok(Some(answer)) => return Err(Answer::Page(answer)),
+        Err(_) => return Err(too_slow().into()),
     }
     let uri = upgrade.request().uri();
     let (destination, params) = match settings.routes.find(uri.path()) {
@@ -292,6 +296,11 @@ fn not_found() -> HandshakeError {
 
 fn shutting_down() -> HandshakeError {
     HandshakeError::reject(StatusCode::SERVICE_UNAVAILABLE, "Server is shutting down.\n")
+}
+
+/// The client did nothing wrong.
+fn too_slow() -> HandshakeError {
+    HandshakeError::reject(StatusCode::SERVICE_UNAVAILABLE, "The server took too long.\n")
 }
 
 /// `PROXY UNKNOWN` with its line end; version 2 has sixteen.
