@@ -16,7 +16,7 @@ use bytes::Bytes;
 use support::{Answer, REQUEST, Raw, Running, echo, eventually, plain, request, server, within};
 use tokio::{net::TcpStream, sync::Notify, time::Instant};
 use ws_serve::{
-    Data, Error, Limits, Origins, Page, Route, Server, Socket,
+    Data, Error, Origins, Page, Route, Server, Socket,
     conn::HandshakeError,
     http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header},
 };
@@ -322,6 +322,7 @@ async fn on_response_cannot_break_the_handshake(server: Server) {
     let mut client = support::Web(client.connect().await.expect("an open connection"));
     client.say("hello").await;
     assert_eq!(client.hear().await, "hello");
+    drop(client);
     running.end().await;
 }
 
@@ -370,7 +371,6 @@ async fn a_slow_hook_counts_against_the_handshake_timeout(server: Server) {
     }
     assert!(start.elapsed() >= SHORT);
     eventually(|| gate.stats().connections == 1).await;
-    running.end().await;
 }
 
 /// Not before the deadline: who has sent a whole request is not read from meanwhile.
@@ -408,7 +408,6 @@ async fn probes_come_before_everything_else(server: Server) {
         .readiness("/ready")
         .fallback(echo)
         .route("/health", echo)
-        .limits(Limits::none().connections_per_address(1))
         .on_request(|_| Some(refusal(StatusCode::UNAUTHORIZED, "")));
     let running = Running::run(server);
     for path in ["/health", "/ready", "/health?verbose"] {
