@@ -30,6 +30,7 @@ pub(crate) struct Opened {
     intake: Box<Intake>,
     peer: Arc<Peer>,
     start: Start,
+    permit: Permit,
     settings: Arc<Settings>,
 }
 
@@ -48,7 +49,9 @@ pub(crate) async fn open(
         opened = try_open(transport, address, &settings, hub, permit) => opened,
     };
     match opened {
-        Ok(Some((intake, peer, start))) => Some(Opened { intake, peer, start, settings }),
+        Ok(Some((intake, peer, start, permit))) => {
+            Some(Opened { intake, peer, start, permit, settings })
+        }
         Ok(None) => None,
         Err(error) => {
             tracing::debug!(%address, %error, "no WebSocket");
@@ -60,9 +63,9 @@ pub(crate) async fn open(
 impl Opened {
     /// Makes the session and, if the end came meanwhile, lets it know.
     pub(crate) fn start(self) -> Session {
-        let Self { intake, peer, start, settings } = self;
+        let Self { intake, peer, start, permit, settings } = self;
         let socket = Socket::new(intake, Arc::clone(&peer));
-        let session = Session::new(Arc::clone(&peer), start, socket);
+        let session = Session::new(Arc::clone(&peer), start, socket, permit);
         // The session is on the list now; an end that came before has not seen it.
         if settings.shutdown.is_started() {
             let _ = peer.close(settings.shutdown.frame());
@@ -82,7 +85,7 @@ pub(crate) async fn turn_away(mut transport: Transport, settings: &Settings, ref
     }
 }
 
-type Open = (Box<Intake>, Arc<Peer>, Start);
+type Open = (Box<Intake>, Arc<Peer>, Start, Permit);
 
 async fn try_open(
     mut transport: Transport,
@@ -153,10 +156,9 @@ async fn answer(
             let upgrade = upgrade.with_server(&destination.conn);
             let parts = upgrade.open(accepted).await?.into_parts();
             let Parts { intake, link, subprotocol, .. } = parts;
-            let identity =
-                Identity { address, head: head[..].into(), subprotocol, deflate, permit };
+            let identity = Identity { address, head: head[..].into(), subprotocol, deflate };
             let peer = Arc::new(Peer::new(link, identity, destination, hub));
-            return Ok(Some((Box::new(intake), peer, start)));
+            return Ok(Some((Box::new(intake), peer, start, permit)));
         }
         Err(answer) => answer,
     };

@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    CloseFrame, Counts, Lag, Outgoing, PeerAddress, Permit, Skip, Text,
+    CloseFrame, Counts, Lag, Outgoing, PeerAddress, Skip, Text,
     conn::{
         Access, Link,
         proto::{AgreedDeflate, Event, Incoming, SendError},
@@ -37,8 +37,6 @@ pub(crate) struct Peer {
     pub(crate) deflate: Option<AgreedDeflate>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) destination: Arc<Destination>,
-    /// Its place among the connections that there may be.
-    _permit: Permit,
     /// Whether messages may be sent right now, for a look without the lock.
     sendable: AtomicBool,
     /// Whether the handler waits for a message, and the transport had none: set and cleared by the
@@ -65,7 +63,6 @@ pub(crate) struct Identity {
     pub(crate) head: Box<[u8]>,
     pub(crate) subprotocol: Option<Text>,
     pub(crate) deflate: Option<AgreedDeflate>,
-    pub(crate) permit: Permit,
 }
 
 impl Peer {
@@ -75,7 +72,7 @@ impl Peer {
         destination: Arc<Destination>,
         hub: Arc<Hub>,
     ) -> Self {
-        let Identity { address, head, subprotocol, deflate, permit } = identity;
+        let Identity { address, head, subprotocol, deflate } = identity;
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             address,
@@ -84,7 +81,6 @@ impl Peer {
             deflate,
             hub,
             destination,
-            _permit: permit,
             sendable: AtomicBool::new(true),
             receiving: AtomicBool::new(false),
             aborted: AtomicBool::new(false),

@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    Socket,
+    Permit, Socket,
     conn::{
         Intake,
         proto::{Event, State},
@@ -34,6 +34,9 @@ pub(crate) struct Session {
     intake: Option<Box<Intake>>,
     /// Whether the task has been made known to those who send.
     started: bool,
+    /// Its place among the connections that there may be. Not the peer's, which lives as long as
+    /// anybody has a sender.
+    _permit: Permit,
 }
 
 /// A handler, called when it is first polled: a panic of the call itself is caught there, too.
@@ -56,10 +59,10 @@ impl Handling {
 }
 
 impl Session {
-    pub(crate) fn new(peer: Arc<Peer>, start: Start, socket: Socket) -> Self {
+    pub(crate) fn new(peer: Arc<Peer>, start: Start, socket: Socket, permit: Permit) -> Self {
         peer.hub.add(&peer);
         let handler = Some(Handling::Waiting(Some((start, socket))));
-        Self { peer, handler, intake: None, started: false }
+        Self { peer, handler, intake: None, started: false, _permit: permit }
     }
 }
 
