@@ -2,12 +2,18 @@
 //!
 //! Not its business: setting it, which is `server.rs`.
 
-use std::{future::Future, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    net::IpAddr,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 
 use crate::{
-    Gate, Lag, Page, PeerAddress, Shutdown, Topics, TrustedProxies,
+    Gate, Lag, Page, PeerAddress, Permit, Refused, Shutdown, Topics, TrustedProxies,
     conn::handshake::Accepted,
     destination::Destination,
     http::{
@@ -142,6 +148,18 @@ impl Settings {
                 }
             }
         }
+    }
+
+    /// Lets a connection in, before a byte of it is read. It counts for its address from now on, unless
+    /// a proxy has yet to tell which that is: otherwise one address could take all the places there are,
+    /// for as long as a handshake may take.
+    pub(crate) fn admit(&self, address: PeerAddress) -> Result<Permit, Refused> {
+        let mut permit = self.gate.enter(Instant::now())?;
+        let is_told = self.proxy_protocol || self.trusts(address);
+        if let Some(ip) = address.ip().filter(|_| !is_told) {
+            permit.identify(ip)?;
+        }
+        Ok(permit)
     }
 
     /// Who the client is, as far as that can be known.
