@@ -42,7 +42,7 @@ everywhere! {
 
 /// Says who the handler takes its client for.
 async fn who(socket: Socket) -> Result<(), Error> {
-    let ip = socket.client_ip().map_or("nobody".to_owned(), |ip| ip.to_string());
+    let ip = socket.client_ip().map_or_else(|| "nobody".to_owned(), |ip| ip.to_string());
     socket.send(format!("{} {ip}", socket.peer_addr())).await?;
     echo(socket).await
 }
@@ -364,7 +364,8 @@ async fn a_server_listens_at_several_addresses(server: Server) {
         .expect("all of 127.0.0.0/8 and ::1 are this machine");
     let addresses: Vec<_> = server.local_addrs().collect();
     let ips: Vec<_> = addresses.iter().map(SocketAddr::ip).collect();
-    let expected = ["127.0.0.1", "127.0.0.5", "::1"].map(|ip| ip.parse::<IpAddr>().unwrap());
+    let expected =
+        ["127.0.0.1", "127.0.0.5", "::1"].map(|ip| ip.parse::<IpAddr>().expect("an address"));
     assert_eq!(ips, expected);
     assert!(addresses.iter().all(|address| address.port() != 0));
     assert_eq!(server.local_addr(), Some(addresses[0]));

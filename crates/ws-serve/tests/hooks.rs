@@ -127,7 +127,9 @@ async fn hooks_attach_data_for_the_handler(server: Server) {
         });
     let running = Running::run(server);
     for (name, heard) in [("alice", "alice 5"), ("bob", "bob 3")] {
-        let client = running.at("/").header("x-user".parse().unwrap(), name.parse().unwrap());
+        let client = running
+            .at("/")
+            .header(HeaderName::from_static("x-user"), HeaderValue::from_static(name));
         let client = client.connect().await.expect("an open connection");
         assert_eq!(support::Web(client).hear().await, heard);
     }

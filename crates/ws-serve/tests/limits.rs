@@ -9,7 +9,7 @@ mod support;
 #[path = "../src/pki.rs"]
 mod pki;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use support::{
@@ -327,7 +327,7 @@ async fn places_come_back_on_every_way_out(server: Server) {
     }
     for how in ["close", "end", "reset", "half a frame", "a violation"] {
         for _ in 0..=PLACES {
-            let mut raw = Raw(BufReader::new(TcpStream::connect(running.address).await.unwrap()));
+            let mut raw = silent([127, 0, 0, 1], running.address).await;
             raw.say(request("/", [])).await;
             raw.head().await;
             match how {
@@ -497,6 +497,8 @@ async fn a_head_that_drips_is_given_up(server: Server) {
 
 #[cfg(feature = "tls")]
 mod tls {
+    use std::sync::Arc;
+
     use tokio_rustls::rustls::pki_types::ServerName;
     use ws_serve::Tls;
 
@@ -627,32 +629,34 @@ mod tls {
 mod descriptors {
     use std::{
         env, fs,
-        io::{BufRead, BufReader, Read, Write},
+        io::{self, BufRead, BufReader, Read, Write},
         net::{SocketAddr, TcpStream},
         process::{Child, Command, Stdio, exit},
         thread::{self, sleep},
         time::{Duration, Instant},
     };
 
+    use tokio::runtime::Builder;
+
     use super::{REQUEST, Running, TEXT, WATCHDOG, echo, frame, masked, server};
 
-    const WORKERS: &str = "WS_SERVE_TEST_WORKERS";
+    const SERVES: &str = "WS_SERVE_TEST_SERVES";
     const SAYS: &str = "listening on ";
     const DESCRIPTORS: usize = 64;
 
     /// The other process: serves until its input ends.
-    #[tokio::test]
-    #[ignore = "a server that the other tests start"]
-    async fn server_with_few_descriptors() {
-        let Ok(workers) = env::var(WORKERS) else { return };
-        let server = server().workers(workers.parse().expect("a number"));
-        let running = Running::start(server.handshake_timeout(WATCHDOG * 10), echo);
-        println!("{SAYS}{}", running.address);
-        thread::spawn(|| {
-            let _ = std::io::stdin().read(&mut [0]);
-            exit(0);
+    fn serve(workers: usize) {
+        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let server = server().workers(workers).handshake_timeout(WATCHDOG * 10);
+            let running = Running::start(server, echo);
+            writeln!(io::stdout(), "{SAYS}{}", running.address).expect("somebody reads");
+            thread::spawn(|| {
+                let _ = io::stdin().read(&mut [0]);
+                exit(0);
+            });
+            running.serving.await.expect("no panic").expect("nothing that a client does ends it");
         });
-        running.serving.await.expect("no panic").expect("nothing that a client does ends it");
     }
 
     struct Process {
@@ -661,14 +665,14 @@ mod descriptors {
     }
 
     impl Process {
-        fn start(workers: usize) -> Self {
+        /// Runs a test in another process, where it [serves](serve).
+        fn start(test: &str) -> Self {
             let script = format!("ulimit -n {DESCRIPTORS}; exec \"$0\" \"$@\"");
-            let name = "descriptors::server_with_few_descriptors";
             let mut child = Command::new("sh")
                 .args(["-c", &script])
                 .arg(env::current_exe().expect("it runs"))
-                .args(["--ignored", "--exact", name, "--nocapture"])
-                .env(WORKERS, workers.to_string())
+                .args(["--exact", test, "--nocapture"])
+                .env(SERVES, "")
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .spawn()
@@ -732,9 +736,12 @@ mod descriptors {
     }
 
     /// EMFILE ends nothing, costs nothing, and is over as soon as its cause.
-    fn survives_without_descriptors(workers: usize) {
+    fn survives_without_descriptors(test: &str, workers: usize) {
         const MEASURED: Duration = Duration::from_secs(2);
-        let process = Process::start(workers);
+        if env::var_os(SERVES).is_some() {
+            return serve(workers);
+        }
+        let process = Process::start(test);
         let mut client = process.client();
         talk(&mut client);
         for _ in 0..2 {
@@ -761,11 +768,11 @@ mod descriptors {
 
     #[test]
     fn a_server_survives_without_descriptors() {
-        survives_without_descriptors(0);
+        survives_without_descriptors("descriptors::a_server_survives_without_descriptors", 0);
     }
 
     #[test]
     fn workers_survive_without_descriptors() {
-        survives_without_descriptors(2);
+        survives_without_descriptors("descriptors::workers_survive_without_descriptors", 2);
     }
 }

@@ -346,7 +346,7 @@ async fn missing_data_is_answered_with_500(server: Server) {
 
 /// Why a server does not start.
 async fn reason(server: Server) -> String {
-    let error = within(server.run()).await.unwrap_err();
+    let error = within(server.run()).await.expect_err("it can never work");
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     error.to_string()
 }
