@@ -49,6 +49,16 @@ pub struct Intake {
     /// Bytes that are read and not decoded.
     buffer: BytesMut,
     memory: Memory,
+    received: Received,
+}
+
+/// What arrived on a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    /// Messages that were handed out, whole; a chunked one counts when it ends.
+    pub messages: u64,
+    /// Bytes that were read from the transport.
+    pub bytes: u64,
 }
 
 /// Whose memory `buffer` is in.
@@ -69,7 +79,8 @@ impl Intake {
     /// A receiving half; `early` are the bytes that came behind the opening handshake.
     #[must_use]
     pub fn new(inbound: Inbound, early: BytesMut) -> Self {
-        Self { inbound, buffer: early, memory: Memory::Own }
+        let received = Received { messages: 0, bytes: early.len() as u64 };
+        Self { inbound, buffer: early, memory: Memory::Own, received }
     }
 
     /// Takes compressed messages, as was agreed on.
@@ -88,7 +99,14 @@ impl Intake {
     /// burst. `None` says nothing; ask [`poll_event`](Self::poll_event) then.
     #[inline]
     pub fn next_message(&mut self) -> Option<Message> {
-        self.inbound.poll_whole(&mut self.buffer)
+        let message = self.inbound.poll_whole(&mut self.buffer);
+        self.received.messages += u64::from(message.is_some());
+        message
+    }
+
+    /// What arrived since this was last asked, for limits and statistics.
+    pub fn take_received(&mut self) -> Received {
+        std::mem::take(&mut self.received)
     }
 
     /// Takes the next event; reads when there is none. The last one, over and over, is [`Event::Closed`].
@@ -105,8 +123,14 @@ impl Intake {
                 return Poll::Ready(Event::Message(message));
             }
             match self.inbound.poll(&mut self.buffer) {
-                Some(Incoming::Message(message)) => return Poll::Ready(Event::Message(message)),
-                Some(Incoming::Chunk(chunk)) => return Poll::Ready(Event::Chunk(chunk)),
+                Some(Incoming::Message(message)) => {
+                    self.received.messages += 1;
+                    return Poll::Ready(Event::Message(message));
+                }
+                Some(Incoming::Chunk(chunk)) => {
+                    self.received.messages += u64::from(chunk.last);
+                    return Poll::Ready(Event::Chunk(chunk));
+                }
                 Some(control) => {
                     if let Some(event) = link.handle(control) {
                         return Poll::Ready(event);
@@ -116,6 +140,7 @@ impl Intake {
                 None => {}
             }
             self.make_room();
+            let before = self.buffer.len();
             let read = link.with(|link| {
                 if !link.state().can_receive() {
                     self.inbound.finish();
@@ -123,7 +148,7 @@ impl Intake {
                 link.poll_read(cx, &mut self.buffer)
             });
             match read {
-                Poll::Ready(true) => {}
+                Poll::Ready(true) => self.received.bytes += (self.buffer.len() - before) as u64,
                 Poll::Ready(false) => {
                     self.give_back();
                     return Poll::Ready(Event::Closed(link.with(|link| {

@@ -41,7 +41,7 @@ mod split;
 pub use split::{Receiver, Sender};
 
 mod intake;
-pub use intake::{Access, Intake};
+pub use intake::{Access, Intake, Received};
 
 mod link;
 pub use link::Link;

@@ -31,6 +31,10 @@ pub struct Link<S> {
     outbound: Outbound,
     /// A shutdown of the write side is under way.
     shutting_down: bool,
+    /// See [`end_by_drop`](Self::end_by_drop).
+    ends_by_drop: bool,
+    /// Bytes that the transport took since somebody last asked.
+    written: u64,
     /// Bytes were given to the transport since it was last flushed.
     unflushed: bool,
     /// Writing failed: nothing more is written, but what the peer sent before may still be read.
@@ -61,6 +65,8 @@ impl<S> Link<S> {
             io: Some(io),
             outbound,
             shutting_down: false,
+            ends_by_drop: false,
+            written: 0,
             unflushed: false,
             broken: false,
             cause: None,
@@ -191,6 +197,12 @@ impl<S> Link<S> {
         self.outbound.queued()
     }
 
+    /// Bytes that the transport took since this was last asked, for statistics.
+    #[inline]
+    pub fn take_written(&mut self) -> u64 {
+        std::mem::take(&mut self.written)
+    }
+
     /// Whether a message is being sent in chunks.
     #[must_use]
     pub fn is_mid_message(&self) -> bool {
@@ -213,6 +225,20 @@ impl<S> Link<S> {
     pub fn drop_transport(&mut self) {
         self.abort();
         self.io = None;
+    }
+
+    /// Leaves the end of the writing to who drops the transport when this [is
+    /// complete](Self::is_complete), which saves a system call. For transports whose end needs no words.
+    pub fn end_by_drop(&mut self) {
+        self.ends_by_drop = true;
+    }
+
+    /// Whether the closing handshake is complete and all is written, so that the transport can go: the
+    /// server closes first (RFC 6455 §7.1.1), and who has sent a Close sends nothing more.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        let quiet = !self.unflushed && !self.shutting_down && self.queued() == 0;
+        quiet && self.state() == State::Draining && self.outbound.has_received_close()
     }
 
     /// Whether what is sent now can leave.
@@ -303,6 +329,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         let error = match Pin::new(io).poll_write(cx, frames) {
             Poll::Ready(Ok(written)) if written <= frames.len() => {
                 self.unflushed |= written > 0;
+                self.written += written as u64;
                 self.outbound.handle_bypass();
                 return Ok(written);
             }
@@ -432,9 +459,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
                         return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                     }
                     queue.advance(written);
+                    self.written += written as u64;
                     self.unflushed = true;
                 }
-                Some(Transmit::Shutdown) => self.shutting_down = true,
+                // Dropping it does the same, if nobody has to wait for the peer's end.
+                Some(Transmit::Shutdown) => {
+                    self.shutting_down = !(self.ends_by_drop && self.outbound.has_received_close());
+                }
                 None if self.unflushed => {
                     ready!(io.as_mut().poll_flush(cx))?;
                     self.unflushed = false;

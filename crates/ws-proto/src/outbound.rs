@@ -352,6 +352,12 @@ impl Outbound {
         self.state
     }
 
+    /// Whether the peer's Close frame has come.
+    #[must_use]
+    pub fn has_received_close(&self) -> bool {
+        self.end.as_ref().is_some_and(|end| end.received.is_some())
+    }
+
     /// How the connection ended, or what is known of it so far.
     #[must_use]
     pub fn closed(&self) -> Closed {

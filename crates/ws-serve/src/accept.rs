@@ -12,8 +12,8 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    PeerAddress, Permit, acceptor::Acceptor, hub::Hub, listener::Listener, opening,
-    settings::Settings, transport::Transport,
+    PeerAddress, Permit, acceptor::Acceptor, hub::Hub, lifetime::look_after, listener::Listener,
+    opening, settings::Settings, transport::Transport,
 };
 
 /// Serves listeners until the shutdown is complete.
@@ -24,7 +24,13 @@ pub(crate) async fn run(listeners: Vec<Listener>, settings: Arc<Settings>) -> io
         let hub = Arc::clone(&hub);
         unconstrained(async move { hub.flush_forever().await })
     });
-    let end = End { hub: Arc::clone(&hub), flusher: flusher.abort_handle() };
+    settings.monitor.watch(&hub);
+    let clock = tokio::spawn({
+        let (hub, shortest) = (Arc::clone(&hub), settings.shortest_lifetime());
+        async move { look_after(&hub, shortest).await }
+    });
+    let tasks = [flusher.abort_handle(), clock.abort_handle()];
+    let end = End { hub: Arc::clone(&hub), tasks };
     let tracker = TaskTracker::new();
 
     accept_until_shutdown(acceptor, &settings, &hub, &tracker).await;
@@ -132,12 +138,12 @@ async fn close_all(settings: &Settings, hub: &Hub) {
 /// Ends what is left when serving ends, also when its future is dropped.
 struct End {
     hub: Arc<Hub>,
-    flusher: AbortHandle,
+    tasks: [AbortHandle; 2],
 }
 
 impl Drop for End {
     fn drop(&mut self) {
-        self.flusher.abort();
+        self.tasks.iter().for_each(AbortHandle::abort);
         self.hub.abort_all();
     }
 }

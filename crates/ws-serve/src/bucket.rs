@@ -33,6 +33,10 @@ impl Rate {
         self
     }
 
+    pub(crate) fn in_a_second(&self) -> u32 {
+        self.per_second
+    }
+
     /// How long it takes to pay back what was used beyond the burst.
     fn wait(&self, used: u64) -> Duration {
         let excess = used.saturating_sub(u64::from(self.burst) * TOKEN);
@@ -81,7 +85,6 @@ impl Bucket {
     ///
     /// A debt ends at 18 billion; what is beyond is forgiven.
     #[must_use = "the wait is what slows the sender down"]
-    #[cfg_attr(not(test), expect(dead_code, reason = "the limits of messages come next"))]
     pub(crate) fn debit(&mut self, rate: &Rate, amount: u64, now: Duration) -> Duration {
         self.refill(rate, now);
         self.used = self.used.saturating_add(amount.saturating_mul(TOKEN));

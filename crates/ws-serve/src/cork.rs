@@ -12,12 +12,14 @@ use crate::{
 };
 
 thread_local! {
-    static CORK: RefCell<Cork> = const { RefCell::new(Cork { session: 0, queue: None }) };
+    static CORK: RefCell<Cork> = const { RefCell::new(Cork { session: 0, messages: 0, queue: None }) };
 }
 
 struct Cork {
     /// The session that is being polled on this thread; 0 if none is.
     session: u64,
+    /// Messages that were put in since somebody last asked.
+    messages: u64,
     /// Lazily made, because a queue cannot be made in a constant.
     queue: Option<SendQueue>,
 }
@@ -69,8 +71,14 @@ pub(crate) fn push(
         }
         let queue = cork.queue.get_or_insert_default();
         queue.push_message(message, compression, agreed);
+        cork.messages += 1;
         Some(queue.len())
     })
+}
+
+/// How many messages were put in on this thread since this was last asked.
+pub(crate) fn take_messages() -> u64 {
+    CORK.with_borrow_mut(|cork| std::mem::take(&mut cork.messages))
 }
 
 /// Whether this session's handler is being polled on this thread, so that its session flushes soon.

@@ -3,7 +3,10 @@
 //! Nothing is counted when a message is delivered: of all that was sent, what does not wait and was
 //! not dropped. So the common case costs one addition for a whole turn.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    ops::AddAssign,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 /// What became of published messages, for a connection or for a topic.
 ///
@@ -83,6 +86,16 @@ impl Tally {
     pub(crate) fn counts(&self) -> Counts {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
         Counts::new(load(&self.sent), load(&self.waiting), self.losses.each_ref().map(load))
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.sent += other.sent;
+        self.waiting += other.waiting;
+        self.dropped_full += other.dropped_full;
+        self.dropped_conflated += other.dropped_conflated;
+        self.dropped_closed += other.dropped_closed;
     }
 }
 

@@ -10,6 +10,8 @@ use bytes::Bytes;
 use crate::{
     Count, Endpoint, SlowConsumer, conn,
     http::{Request, Response},
+    lifetime::Lifetime,
+    meter::Rates,
 };
 
 /// Where requests for a path go.
@@ -23,6 +25,9 @@ pub(crate) struct Destination {
     pub(crate) max_queue: usize,
     /// What happens to members of topics that have no policy of their own.
     pub(crate) slow_consumer: SlowConsumer,
+    /// How fast a connection may receive.
+    pub(crate) rates: Rates,
+    pub(crate) lifetime: Lifetime,
     /// How many connections there are, if there is a limit for this path.
     pub(crate) count: Option<Arc<Count>>,
 }

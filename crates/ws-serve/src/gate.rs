@@ -78,7 +78,7 @@ impl Gate {
 
     /// How things are. Under way, the numbers are of slightly different moments.
     #[must_use]
-    pub fn stats(&self) -> Stats {
+    pub(crate) fn stats(&self) -> Stats {
         Stats {
             connections: self.connections.open(),
             addresses: self.clients.len(),
@@ -122,14 +122,13 @@ impl fmt::Debug for Gate {
 
 /// What a [`Gate`] has counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
+pub(crate) struct Stats {
     /// Connections that are in, with those whose handshake is under way.
-    pub connections: usize,
+    pub(crate) connections: usize,
     /// IPv4 addresses, and IPv6 networks of /64, that have a connection.
-    pub addresses: usize,
+    pub(crate) addresses: usize,
     /// Connections that were refused since the beginning, for whatever reason.
-    pub refused: u64,
+    pub(crate) refused: u64,
 }
 
 /// A connection's place in all counts. Dropping it gives everything back.

@@ -4,6 +4,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    fmt,
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -14,11 +15,17 @@ use atomic_waker::AtomicWaker;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Lag, Topics, peer::Peer, settings::Settings, shard::Shard, turn::Turn};
+use crate::{
+    Lag, Topics, clock::Clock, peer::Peer, settings::Settings, shard::Shard, stats::Counters,
+    turn::Turn,
+};
 
 /// One per runtime: a worker's, or the user's own.
 pub(crate) struct Hub {
     settings: Arc<Settings>,
+    pub(crate) counters: Counters,
+    /// Counts on, as long as somebody wants to know how old things are; see [`Clock`].
+    pub(crate) clock: Clock,
     flusher: AtomicWaker,
     /// Shards in which something was published since they were last flushed.
     dirty: Mutex<VecDeque<Arc<Shard>>>,
@@ -33,10 +40,18 @@ pub(crate) struct Hub {
     peers: Mutex<HashMap<u64, Arc<Peer>>>,
 }
 
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").field("connections", &self.len()).finish_non_exhaustive()
+    }
+}
+
 impl Hub {
     pub(crate) fn new(settings: &Arc<Settings>) -> Self {
         Self {
             settings: Arc::clone(settings),
+            counters: Counters::default(),
+            clock: Clock::default(),
             flusher: AtomicWaker::new(),
             dirty: Mutex::default(),
             under_way: Mutex::default(),
@@ -57,6 +72,10 @@ impl Hub {
 
     /// Lets the application know. A panic there is its own: it must not end the flusher.
     pub(crate) fn handle_lag(&self, lag: Lag) {
+        match lag.lagging {
+            true => self.counters.lag_began.add(1),
+            false => self.counters.lag_ended.add(1),
+        }
         if let Some(on_lag) = &self.settings.on_lag {
             let _ = catch_unwind(AssertUnwindSafe(|| on_lag(lag)));
         }
@@ -69,11 +88,16 @@ impl Hub {
     }
 
     pub(crate) fn add(&self, peer: &Arc<Peer>) {
+        self.counters.opened.add(1);
         lock(&self.peers).insert(peer.id, Arc::clone(peer));
     }
 
     pub(crate) fn remove(&self, peer: &Peer) {
-        lock(&self.peers).remove(&peer.id);
+        let removed = lock(&self.peers).remove(&peer.id).is_some();
+        if removed {
+            let (counts, code) = peer.with(|outbox| (outbox.counts(), outbox.link.closed().code()));
+            self.counters.handle_end(counts, code);
+        }
     }
 
     /// Serves all that was published.

@@ -89,7 +89,7 @@ mod bucket;
 pub use bucket::Rate;
 
 mod gate;
-pub use gate::{Gate, Stats};
+pub use gate::Gate;
 
 mod forwarded;
 pub use forwarded::{ForwardingHeader, InvalidProxy, TrustedProxies};
@@ -104,6 +104,12 @@ mod tls_error;
 #[cfg(feature = "tls")]
 pub use tls_error::TlsError;
 
+mod stats;
+pub use stats::{Connection, Monitor, Stats};
+
+#[cfg(feature = "metrics")]
+mod metrics;
+
 mod shutdown;
 pub use shutdown::Shutdown;
 
@@ -111,11 +117,14 @@ mod accept;
 mod acceptor;
 mod backlog;
 mod clients;
+mod clock;
 mod cork;
 mod count;
 mod destination;
 mod hub;
+mod lifetime;
 mod listener;
+mod meter;
 mod opening;
 mod outbox;
 mod peer;

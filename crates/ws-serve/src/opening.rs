@@ -42,7 +42,7 @@ pub(crate) async fn open(
     hub: Arc<Hub>,
     permit: Permit,
 ) -> Option<Opened> {
-    let ended = hub.ended.clone();
+    let (ended, watched) = (hub.ended.clone(), Arc::clone(&hub));
     let opened = tokio::select! {
         biased;
         () = ended.cancelled() => return None,
@@ -52,8 +52,12 @@ pub(crate) async fn open(
         Ok(Some((intake, peer, start, permit))) => {
             Some(Opened { intake, peer, start, permit, settings })
         }
-        Ok(None) => None,
+        Ok(None) => {
+            watched.counters.not_opened.add(1);
+            None
+        }
         Err(error) => {
+            watched.counters.not_opened.add(1);
             tracing::debug!(%address, %error, "no WebSocket");
             None
         }
@@ -94,7 +98,8 @@ async fn try_open(
     hub: Arc<Hub>,
     permit: Permit,
 ) -> Result<Option<Open>, Error> {
-    let deadline = Instant::now() + settings.handshake_timeout;
+    let started = Instant::now();
+    let deadline = started + settings.handshake_timeout;
     let over = hub.over.clone();
     // Small messages must not wait for the acknowledgement of the one before.
     transport.set_nodelay().map_err(Error::Connect)?;
@@ -129,7 +134,7 @@ async fn try_open(
     };
     let upgrade = request?.map(|()| transport);
     // Boxed for itself: while requests are awaited, and there may be thousands, it is not needed.
-    Box::pin(answer(upgrade, address, settings, hub, permit, deadline)).await
+    Box::pin(answer(upgrade, address, settings, hub, permit, (started, deadline))).await
 }
 
 async fn answer(
@@ -138,7 +143,7 @@ async fn answer(
     settings: &Settings,
     hub: Arc<Hub>,
     mut permit: Permit,
-    deadline: Instant,
+    (started, deadline): (Instant, Instant),
 ) -> Result<Option<Open>, Error> {
     let path = upgrade.request().uri().path();
     if let Some(answer) = settings.probe(path) {
@@ -155,6 +160,10 @@ async fn answer(
             let head = upgrade.head().clone();
             let upgrade = upgrade.with_server(&destination.conn);
             let parts = upgrade.open(accepted).await?.into_parts();
+            #[cfg(not(feature = "metrics"))]
+            let _ = started;
+            #[cfg(feature = "metrics")]
+            crate::metrics::record_handshake(started.elapsed());
             let Parts { intake, link, subprotocol, .. } = parts;
             let identity = Identity { address, head: head[..].into(), subprotocol, deflate };
             let peer = Arc::new(Peer::new(link, identity, destination, hub));

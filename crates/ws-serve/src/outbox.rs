@@ -62,7 +62,10 @@ pub(crate) struct Terms<'a> {
 }
 
 impl Outbox {
-    pub(crate) fn new(link: Link<Transport>) -> Self {
+    pub(crate) fn new(mut link: Link<Transport>) -> Self {
+        if link.get_ref().is_some_and(Transport::is_plain) {
+            link.end_by_drop();
+        }
         Self {
             link,
             session: Waker::noop().clone(),
@@ -106,6 +109,15 @@ impl Outbox {
     /// Whether the client has begun to lag, or has caught up, since this was last asked.
     pub(crate) fn take_lag(&mut self) -> Option<bool> {
         std::mem::take(&mut self.lag_changed).then_some(self.lagging)
+    }
+
+    /// Ends the transport if the closing handshake is complete. Not over TLS, whose end is a message of
+    /// its own. To wait for the client's end instead would cost system calls and a timer.
+    pub(crate) fn end_if_complete(&mut self) {
+        if self.link.is_complete() && self.link.get_ref().is_some_and(Transport::is_plain) {
+            self.link.drop_transport();
+            self.wake_receiver();
+        }
     }
 
     /// Bytes that wait to be written, whosever they are.

@@ -6,17 +6,18 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     task::{Context, Poll, Waker, ready},
+    time::Instant,
 };
 
 use bytes::Bytes;
 
 use crate::{
-    CloseFrame, Counts, Lag, Outgoing, PeerAddress, Skip, Text,
+    CloseFrame, Connection, Counts, Lag, Outgoing, PeerAddress, Sender, Skip, Text,
     conn::{
-        Access, Link,
+        Access, Link, Received,
         proto::{AgreedDeflate, Event, Incoming, SendError},
     },
     cork,
@@ -37,6 +38,10 @@ pub(crate) struct Peer {
     pub(crate) deflate: Option<AgreedDeflate>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) destination: Arc<Destination>,
+    /// When it was opened, and when a message last came, in ticks of the hub's clock.
+    pub(crate) born: u32,
+    heard: AtomicU32,
+    opened: Instant,
     /// Whether messages may be sent right now, for a look without the lock.
     sendable: AtomicBool,
     /// Whether the handler waits for a message, and the transport had none: set and cleared by the
@@ -72,6 +77,7 @@ impl Peer {
         destination: Arc<Destination>,
         hub: Arc<Hub>,
     ) -> Self {
+        let now = hub.clock.now();
         let Identity { address, head, subprotocol, deflate } = identity;
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
@@ -81,6 +87,9 @@ impl Peer {
             deflate,
             hub,
             destination,
+            born: now,
+            heard: AtomicU32::new(now),
+            opened: Instant::now(),
             sendable: AtomicBool::new(true),
             receiving: AtomicBool::new(false),
             aborted: AtomicBool::new(false),
@@ -92,6 +101,10 @@ impl Peer {
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Outbox) -> R) -> R {
         let mut outbox = self.lock();
         let result = f(&mut outbox);
+        let written = outbox.link.take_written();
+        if written > 0 {
+            self.hub.counters.bytes_sent.add(written);
+        }
         self.sendable.store(outbox.settle(), Ordering::Relaxed);
         if outbox.has_news() {
             self.tell(outbox);
@@ -150,6 +163,7 @@ impl Peer {
             }
             let sent = link.send(message);
             debug_assert!(sent.is_ok(), "it was looked at before");
+            self.hub.counters.messages_sent.add(1);
             Sending::Accepted
         })
     }
@@ -181,6 +195,7 @@ impl Peer {
             }
             if let Sending::Waiting(message) = std::mem::replace(sending, Sending::Crowded) {
                 outbox.link.send(*message)?;
+                self.hub.counters.messages_sent.add(1);
             }
             // The message is accepted; what the transport does not take now, the session writes later.
             outbox.flush();
@@ -193,7 +208,9 @@ impl Peer {
 
     /// Sends whole frames if there is room for them under `limit`; never waits.
     pub(crate) fn try_send_frames(&self, frames: &Bytes, limit: usize) -> Result<(), Skip> {
-        self.with(|outbox| outbox.offer(self.id, frames, limit))
+        self.with(|outbox| outbox.offer(self.id, frames, limit))?;
+        self.hub.counters.messages_sent.add(1);
+        Ok(())
     }
 
     /// Starts the closing handshake behind what was sent before.
@@ -227,6 +244,45 @@ impl Peer {
             }
             event
         })
+    }
+
+    /// Takes note of what arrived.
+    pub(crate) fn handle_received(&self, received: Received) {
+        if received.messages > 0 {
+            self.heard.store(self.hub.clock.now(), Ordering::Relaxed);
+            self.hub.counters.messages_received.add(received.messages);
+        }
+        self.hub.counters.bytes_received.add(received.bytes);
+    }
+
+    pub(crate) fn opened(&self) -> Instant {
+        self.opened
+    }
+
+    /// When a message last came, in ticks of the hub's clock.
+    pub(crate) fn last_heard(&self) -> u32 {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    /// What was asked for, without the query.
+    pub(crate) fn path(&self) -> String {
+        let target = self.head.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
+        let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+        String::from_utf8_lossy(path).into_owned()
+    }
+
+    /// For a list of connections.
+    pub(crate) fn describe(self: &Arc<Self>) -> Connection {
+        let (queued, counts) = self.with(|outbox| (outbox.queued(), outbox.counts()));
+        Connection {
+            sender: Sender::new(Arc::clone(self)),
+            peer_addr: self.address,
+            path: self.path(),
+            route: (*self.destination.pattern).to_owned(),
+            age: self.opened.elapsed(),
+            queued,
+            counts,
+        }
     }
 
     pub(crate) fn counts(&self) -> Counts {

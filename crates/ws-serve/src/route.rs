@@ -2,12 +2,14 @@
 //!
 //! Not its business: the path, which is `router.rs`.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
-    Config, Count, Deflate, Endpoint, Handler, Origins, SlowConsumer, Text,
+    Config, Count, Deflate, Endpoint, Handler, Origins, Rate, SlowConsumer, Text,
     conn::{self, HandshakeError},
     destination::{Destination, Service},
+    lifetime::Lifetime,
+    meter::Rates,
 };
 
 /// A handler with settings of its own; what is not set is as for the whole [server](crate::Server).
@@ -32,6 +34,10 @@ pub struct Route {
     max_queue: Option<usize>,
     slow_consumer: Option<SlowConsumer>,
     max_connections: Option<usize>,
+    message_rate: Option<Option<Rate>>,
+    byte_rate: Option<Option<Rate>>,
+    idle_timeout: Option<Option<Duration>>,
+    max_lifetime: Option<Option<Duration>>,
 }
 
 type Change = Box<dyn FnOnce(conn::Server) -> conn::Server + Send + Sync>;
@@ -45,6 +51,10 @@ impl Route {
             max_queue: None,
             slow_consumer: None,
             max_connections: None,
+            message_rate: None,
+            byte_rate: None,
+            idle_timeout: None,
+            max_lifetime: None,
         }
     }
 
@@ -96,6 +106,30 @@ impl Route {
         self
     }
 
+    /// See [`Server::message_rate`](crate::Server::message_rate).
+    pub fn message_rate(mut self, rate: impl Into<Option<Rate>>) -> Self {
+        self.message_rate = Some(rate.into());
+        self
+    }
+
+    /// See [`Server::byte_rate`](crate::Server::byte_rate).
+    pub fn byte_rate(mut self, rate: impl Into<Option<Rate>>) -> Self {
+        self.byte_rate = Some(rate.into());
+        self
+    }
+
+    /// See [`Server::idle_timeout`](crate::Server::idle_timeout).
+    pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.idle_timeout = Some(timeout.into());
+        self
+    }
+
+    /// See [`Server::max_lifetime`](crate::Server::max_lifetime).
+    pub fn max_lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
+        self.max_lifetime = Some(lifetime.into());
+        self
+    }
+
     pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
@@ -109,6 +143,14 @@ impl Route {
             conn: self.changes.into_iter().fold(defaults.conn.clone(), change),
             max_queue: self.max_queue.unwrap_or(defaults.max_queue),
             slow_consumer: self.slow_consumer.unwrap_or(defaults.slow_consumer),
+            rates: Rates {
+                messages: self.message_rate.unwrap_or(defaults.rates.messages),
+                bytes: self.byte_rate.unwrap_or(defaults.rates.bytes),
+            },
+            lifetime: Lifetime {
+                idle: self.idle_timeout.unwrap_or(defaults.lifetime.idle),
+                total: self.max_lifetime.unwrap_or(defaults.lifetime.total),
+            },
             count: self.max_connections.map(|max| Arc::new(Count::new(max))),
         }
     }
@@ -128,6 +170,8 @@ pub(crate) struct Defaults {
     pub(crate) conn: conn::Server,
     pub(crate) max_queue: usize,
     pub(crate) slow_consumer: SlowConsumer,
+    pub(crate) rates: Rates,
+    pub(crate) lifetime: Lifetime,
 }
 
 impl fmt::Debug for Route {

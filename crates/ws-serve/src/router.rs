@@ -101,6 +101,8 @@ impl Router {
                     conn: defaults.conn.clone(),
                     max_queue: 0,
                     slow_consumer: defaults.slow_consumer,
+                    rates: defaults.rates,
+                    lifetime: defaults.lifetime,
                     count: None,
                 },
             })

@@ -16,11 +16,13 @@ use bytes::Bytes;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::{
-    Config, Deflate, Gate, Handler, IntoRoute, Lag, Limits, Origins, Page, Route, Router, Shutdown,
-    SlowConsumer, Text, Topics, TrustedProxies, accept,
+    Config, Deflate, Gate, Handler, IntoRoute, Lag, Limits, Monitor, Origins, Page, Rate, Route,
+    Router, Shutdown, SlowConsumer, Text, Topics, TrustedProxies, accept,
     conn::{self, HandshakeError, handshake::HeadLimits},
     http::{Extensions, Request, Response},
+    lifetime::Lifetime,
     listener::Listener,
+    meter::Rates,
     route::Defaults,
     router::invalid,
     settings::{Hooks, Pace, Probe, Settings},
@@ -61,7 +63,7 @@ pub struct Server {
     state: Extensions,
     probes: Vec<(Box<str>, Probe)>,
     hooks: Hooks,
-    gate: Arc<Gate>,
+    monitor: Monitor,
     proxies: TrustedProxies,
     proxy_protocol: bool,
     #[cfg(feature = "tls")]
@@ -99,11 +101,13 @@ impl Server {
                 conn: conn::Server::new(),
                 max_queue: DEFAULT_MAX_QUEUE,
                 slow_consumer: SlowConsumer::default(),
+                rates: Rates::default(),
+                lifetime: Lifetime::default(),
             },
             state: Extensions::new(),
             probes: Vec::new(),
             hooks: Hooks::default(),
-            gate: Arc::new(Gate::new(Limits::default(), Instant::now())),
+            monitor: Monitor::new(Arc::new(Gate::new(Limits::default(), Instant::now()))),
             proxies: TrustedProxies::default(),
             proxy_protocol: false,
             #[cfg(feature = "tls")]
@@ -369,7 +373,7 @@ impl Server {
 impl Server {
     /// How many may connect, and how fast.
     pub fn limits(self, limits: Limits) -> Self {
-        self.gate.set_limits(limits);
+        self.monitor.gate().set_limits(limits);
         self
     }
 
@@ -377,7 +381,36 @@ impl Server {
     /// the server runs.
     #[must_use]
     pub fn gate(&self) -> Arc<Gate> {
-        Arc::clone(&self.gate)
+        Arc::clone(self.monitor.gate())
+    }
+
+    /// How many messages a connection may send in a second; who sends more is read later, not refused.
+    /// `None` is no limit. Default: 100,000, and as many at once.
+    pub fn message_rate(mut self, rate: impl Into<Option<Rate>>) -> Self {
+        self.defaults.rates.messages = rate.into();
+        self
+    }
+
+    /// How many bytes a connection may send in a second, compressed as they come; as
+    /// [`message_rate`](Self::message_rate). Default: 1 GiB.
+    pub fn byte_rate(mut self, rate: impl Into<Option<Rate>>) -> Self {
+        self.defaults.rates.bytes = rate.into();
+        self
+    }
+
+    /// Closes connections from which no message has come for so long, with 1001; kept to an eighth of it.
+    /// Default: none, since a client that only listens sends none, and the keepalive finds those that are
+    /// gone.
+    pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.defaults.lifetime.idle = timeout.into();
+        self
+    }
+
+    /// Closes connections that have been open for so long, with 1001, so that clients spread anew over
+    /// servers, and permissions are looked at again; kept to an eighth of it. Default: none.
+    pub fn max_lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
+        self.defaults.lifetime.total = lifetime.into();
+        self
     }
 
     /// How long a client may take from connecting to the end of the handshake, TLS included. Default: 5 s.
@@ -435,6 +468,12 @@ impl Server {
     #[must_use]
     pub fn topics(&self) -> Topics {
         self.topics.clone()
+    }
+
+    /// The server's numbers, and who is connected.
+    #[must_use]
+    pub fn monitor(&self) -> Monitor {
+        self.monitor.clone()
     }
 
     /// The handle that ends the server gracefully.
@@ -506,7 +545,7 @@ impl Server {
             state: self.state,
             probes: self.probes,
             hooks: self.hooks,
-            gate: self.gate,
+            monitor: self.monitor,
             proxies: self.proxies,
             proxy_protocol: self.proxy_protocol,
             #[cfg(feature = "tls")]

@@ -12,6 +12,8 @@ use std::{
     task::{Context, Poll},
 };
 
+use tracing::Span;
+
 use crate::{
     Permit, Socket,
     conn::{
@@ -37,6 +39,8 @@ pub(crate) struct Session {
     /// Its place among the connections that there may be. Not the peer's, which lives as long as
     /// anybody has a sender.
     _permit: Permit,
+    /// If anybody wants to know; boxed, because mostly nobody does.
+    span: Option<Box<Span>>,
 }
 
 /// A handler, called when it is first polled: a panic of the call itself is caught there, too.
@@ -61,8 +65,19 @@ impl Handling {
 impl Session {
     pub(crate) fn new(peer: Arc<Peer>, start: Start, socket: Socket, permit: Permit) -> Self {
         peer.hub.add(&peer);
+        let span = tracing::debug_span!(
+            "connection",
+            id = peer.id,
+            peer = %peer.address,
+            path = tracing::field::Empty,
+            subprotocol = peer.subprotocol.as_deref(),
+        );
+        let span = (!span.is_disabled()).then(|| {
+            span.record("path", peer.path());
+            Box::new(span)
+        });
         let handler = Some(Handling::Waiting(Some((start, socket))));
-        Self { peer, handler, intake: None, started: false, _permit: permit }
+        Self { peer, handler, intake: None, started: false, _permit: permit, span }
     }
 }
 
@@ -74,6 +89,8 @@ impl Future for Session {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
+        let span = this.span.clone();
+        let _entered = span.as_deref().map(Span::enter);
         let peer = &*this.peer;
         if peer.is_aborted() {
             return Poll::Ready(());
@@ -100,6 +117,10 @@ impl Future for Session {
                 state
             })
         });
+        let sent = cork::take_messages();
+        if sent > 0 {
+            peer.hub.counters.messages_sent.add(sent);
+        }
         let error = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(error)) => error,
@@ -107,6 +128,9 @@ impl Future for Session {
             Err(_) => Some("the handler panicked".to_owned()),
         };
         if let Some(error) = &error {
+            if state == State::Open {
+                peer.hub.counters.handlers_failed.add(1);
+            }
             // A handler that ends because the connection did has nothing to complain about.
             if state == State::Open {
                 tracing::error!(connection = peer.id, %error, "handler failed");
@@ -131,7 +155,6 @@ impl Session {
                     self.intake = outbox.intake.take();
                 }
                 outbox.flush();
-                let _ = outbox.link.poll_close_timeout(cx);
                 if outbox.link.state() == State::Closed {
                     outbox.wake_receiver();
                 }
@@ -141,15 +164,28 @@ impl Session {
                 return Poll::Ready(());
             }
             // Another task may still hold the socket; its end wakes us.
-            let Some(intake) = &mut self.intake else { return Poll::Pending };
+            let Some(intake) = &mut self.intake else {
+                let ended = peer.with(|outbox| {
+                    outbox.end_if_complete();
+                    let _ = outbox.link.poll_close_timeout(cx);
+                    outbox.link.state() == State::Closed
+                });
+                return if ended { Poll::Ready(()) } else { Poll::Pending };
+            };
             match intake.poll_event(cx, peer) {
                 Poll::Ready(Event::Closed(_)) => return Poll::Ready(()),
                 Poll::Ready(Event::Closing(_)) => {}
-                Poll::Ready(_) => continue,
+                Poll::Ready(_) => {
+                    // However much it sends.
+                    let _ = peer.with(|outbox| outbox.link.poll_close_timeout(cx));
+                }
                 Poll::Pending => {
                     // What the peer's last frames called for, such as the end of our writing.
                     let pending = peer.with(|outbox| {
                         outbox.flush();
+                        // It was read empty, so this is no reset.
+                        outbox.end_if_complete();
+                        let _ = outbox.link.poll_close_timeout(cx);
                         outbox.link.state() != State::Closed
                     });
                     if pending {

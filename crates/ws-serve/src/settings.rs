@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    Gate, Lag, Page, PeerAddress, Permit, Refused, Shutdown, Topics, TrustedProxies,
+    Lag, Monitor, Page, PeerAddress, Permit, Refused, Shutdown, Topics, TrustedProxies,
     conn::handshake::Accepted,
     destination::Destination,
     http::{
@@ -34,7 +34,7 @@ pub(crate) struct Settings {
     pub(crate) state: Extensions,
     pub(crate) probes: Vec<(Box<str>, Probe)>,
     pub(crate) hooks: Hooks,
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) monitor: Monitor,
     pub(crate) proxies: TrustedProxies,
     pub(crate) proxy_protocol: bool,
     #[cfg(feature = "tls")]
@@ -91,6 +91,13 @@ impl Pace {
 }
 
 impl Settings {
+    /// The shortest time that a connection may live or be idle, if there is one.
+    pub(crate) fn shortest_lifetime(&self) -> Option<Duration> {
+        let routes = self.routes.iter().map(|(_, _, destination)| destination);
+        let all = routes.chain(&self.fallback);
+        all.filter_map(|destination| destination.lifetime.shortest()).min()
+    }
+
     pub(crate) fn is_secure(&self) -> bool {
         #[cfg(feature = "tls")]
         return self.tls.is_some();
@@ -154,7 +161,7 @@ impl Settings {
     /// a proxy has yet to tell which that is: otherwise one address could take all the places there are,
     /// for as long as a handshake may take.
     pub(crate) fn admit(&self, address: PeerAddress) -> Result<Permit, Refused> {
-        let mut permit = self.gate.enter(Instant::now())?;
+        let mut permit = self.monitor.gate().enter(Instant::now())?;
         let is_told = self.proxy_protocol || self.trusts(address);
         if let Some(ip) = address.ip().filter(|_| !is_told) {
             permit.identify(ip)?;

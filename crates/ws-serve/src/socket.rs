@@ -13,10 +13,11 @@ use crate::{
     Chunk, CloseCode, CloseFrame, Closed, Counts, Error, Message, Outgoing, PeerAddress, Pong,
     PreparedMessage, Sender, Text, Topic,
     conn::{
-        Access, Intake, Link,
+        Access, Intake, Link, Received,
         handshake::{http::Request, parse_request},
         proto::{AgreedDeflate, Event, Incoming, SendError},
     },
+    meter::Meter,
     peer::Peer,
     transport::Transport,
 };
@@ -34,11 +35,13 @@ pub struct Socket {
     /// its socket twice: as an argument and as a variable.
     intake: Option<Box<Intake>>,
     peer: Arc<Peer>,
+    /// Made when the first message has come.
+    meter: Option<Box<Meter>>,
 }
 
 impl Socket {
     pub(crate) fn new(intake: Box<Intake>, peer: Arc<Peer>) -> Self {
-        Self { intake: Some(intake), peer }
+        Self { intake: Some(intake), peer, meter: None }
     }
 
     /// Waits for the next message. `Ok(None)` means that the connection was closed cleanly.
@@ -48,9 +51,9 @@ impl Socket {
     #[doc(alias = "recv")]
     pub fn receive(&mut self) -> impl Future<Output = Result<Option<Message>, Error>> {
         // Not an `async fn`, which would move each message once more.
-        let Self { intake, peer } = self;
+        let Self { intake, peer, meter } = self;
         let intake = intake.as_mut().expect("taken only by drop");
-        let waiting = Receiving(peer);
+        let mut waiting = Receiving { peer, meter };
         poll_fn(move |cx| {
             intake.set_streaming(false);
             if let Some(message) = intake.next_message() {
@@ -74,9 +77,9 @@ impl Socket {
     /// # Errors
     /// As [`receive`](Self::receive).
     pub fn receive_chunk(&mut self) -> impl Future<Output = Result<Option<Chunk>, Error>> {
-        let Self { intake, peer } = self;
+        let Self { intake, peer, meter } = self;
         let intake = intake.as_mut().expect("taken only by drop");
-        let waiting = Receiving(peer);
+        let mut waiting = Receiving { peer, meter };
         poll_fn(move |cx| {
             intake.set_streaming(true);
             loop {
@@ -128,6 +131,7 @@ impl Socket {
                     return Poll::Pending;
                 }
                 let result = chunk.take().map_or(Ok(()), |chunk| outbox.link.send_chunk(chunk));
+                self.peer.hub.counters.messages_sent.add(u64::from(last && result.is_ok()));
                 outbox.flush();
                 Poll::Ready(result)
             })
@@ -259,17 +263,40 @@ impl Socket {
 
 /// A handler that waits to receive. The mark that it leaves goes when the waiting ends, also by being
 /// dropped: a client is not given up for a Pong that nobody reads.
-struct Receiving<'a>(&'a Peer);
+struct Receiving<'a> {
+    peer: &'a Peer,
+    meter: &'a mut Option<Box<Meter>>,
+}
 
 impl Receiving<'_> {
-    fn poll_event(&self, cx: &mut Context<'_>, intake: &mut Intake) -> Poll<Event> {
-        let event = intake.poll_event(cx, Reader { peer: self.0, waker: cx.waker() });
-        self.0.receiving.store(event.is_pending(), Ordering::Relaxed);
+    fn poll_event(&mut self, cx: &mut Context<'_>, intake: &mut Intake) -> Poll<Event> {
+        let received = intake.take_received();
+        if received != Received::default() {
+            self.handle_received(received);
+        }
+        if let Some(meter) = self.meter
+            && meter.poll_ready(cx).is_pending()
+        {
+            // The transport is not read, and its silence means nothing.
+            self.peer.receiving.store(false, Ordering::Relaxed);
+            return Poll::Pending;
+        }
+        let event = intake.poll_event(cx, Reader { peer: self.peer, waker: cx.waker() });
+        self.peer.receiving.store(event.is_pending(), Ordering::Relaxed);
         event
     }
 
+    fn handle_received(&mut self, received: Received) {
+        self.peer.handle_received(received);
+        let rates = &self.peer.destination.rates;
+        if rates.is_some() {
+            let meter = self.meter.get_or_insert_default();
+            meter.charge(rates, received, self.peer.opened());
+        }
+    }
+
     fn verdict(&self) -> Result<(), Error> {
-        self.0.with(|outbox| outbox.link.verdict())
+        self.peer.with(|outbox| outbox.link.verdict())
     }
 }
 
@@ -294,12 +321,15 @@ impl Access<Transport> for Reader<'_> {
 
 impl Drop for Receiving<'_> {
     fn drop(&mut self) {
-        self.0.receiving.store(false, Ordering::Relaxed);
+        self.peer.receiving.store(false, Ordering::Relaxed);
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
+        if let Some(intake) = &mut self.intake {
+            self.peer.handle_received(intake.take_received());
+        }
         self.peer.with(|outbox| {
             outbox.intake = self.intake.take();
             // The handler may have given the socket to another task; then the session waits for this.

@@ -62,6 +62,16 @@ impl Transport {
         }
     }
 
+    pub(crate) fn is_plain(&self) -> bool {
+        match self {
+            Self::Tcp(_) => true,
+            #[cfg(unix)]
+            Self::Unix(_) => true,
+            #[cfg(feature = "tls")]
+            Self::Tls(_) => false,
+        }
+    }
+
     /// Shakes hands by TLS if this is TCP. What stays on this machine stays as it is: the permissions
     /// of a Unix socket protect it.
     #[cfg(feature = "tls")]

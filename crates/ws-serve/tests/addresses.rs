@@ -166,14 +166,14 @@ async fn is_refused(mut raw: Raw, said: &[u8]) {
 /// T8: "whoever may choose to send one chooses its address".
 async fn a_proxy_header_of_a_stranger_is_refused(server: Server) {
     let server = server.proxy_protocol(true).trusted_proxies(proxies());
-    let gate = server.gate();
+    let monitor = server.monitor();
     let running = Running::start(server, echo);
     for (header, _) in headers() {
         is_refused(connect(STRANGER, &running).await, &[&header, REQUEST.as_bytes()].concat())
             .await;
     }
     is_refused(connect(STRANGER, &running).await, REQUEST.as_bytes()).await;
-    eventually(|| gate.stats().connections == 0).await;
+    eventually(|| monitor.stats().connections == 0).await;
     // And if nobody is trusted, nobody may.
     let nobody = Running::start(support::server().proxy_protocol(true), echo);
     let said = [&headers()[0].0[..], REQUEST.as_bytes()].concat();
@@ -184,7 +184,7 @@ async fn a_proxy_header_of_a_stranger_is_refused(server: Server) {
 /// chance to be taken for the proxy.
 async fn what_is_no_proxy_header_is_refused(server: Server) {
     let server = server.proxy_protocol(true).trusted_proxies(proxies());
-    let gate = server.gate();
+    let monitor = server.monitor();
     let running = Running::start(server, echo);
     for said in [
         REQUEST.as_bytes().to_vec(),
@@ -207,7 +207,7 @@ async fn what_is_no_proxy_header_is_refused(server: Server) {
         let said = [&said, REQUEST.as_bytes()].concat();
         is_refused(connect(PROXY, &running).await, &said).await;
     }
-    eventually(|| gate.stats().connections == 0).await;
+    eventually(|| monitor.stats().connections == 0).await;
 }
 
 /// T4: the deadline is for all of the opening.
@@ -216,7 +216,7 @@ async fn half_a_proxy_header_runs_into_the_deadline(server: Server) {
         .proxy_protocol(true)
         .trusted_proxies(proxies())
         .handshake_timeout(Duration::from_millis(200));
-    let gate = server.gate();
+    let monitor = server.monitor();
     let running = Running::start(server, who);
     let mut waiting = JoinSet::new();
     for (header, _) in headers() {
@@ -233,7 +233,7 @@ async fn half_a_proxy_header_runs_into_the_deadline(server: Server) {
         // The server's clock may have started before ours.
         assert!(after > Duration::from_millis(100), "{after:?}");
     }
-    eventually(|| gate.stats().connections == 0).await;
+    eventually(|| monitor.stats().connections == 0).await;
 }
 
 async fn an_unexpected_proxy_header_is_a_bad_request(server: Server) {
@@ -251,7 +251,7 @@ async fn limits_go_by_the_address_that_the_proxy_header_tells(server: Server) {
         .proxy_protocol(true)
         .trusted_proxies(proxies())
         .limits(Limits::none().connections_per_address(2));
-    let gate = server.gate();
+    let monitor = server.monitor();
     let running = Running::start(server, echo);
     let from = |last: u8| format!("PROXY TCP4 203.0.113.{last} 192.0.2.1 50000 443\r\n{REQUEST}");
     let mut clients = Vec::new();
@@ -261,7 +261,7 @@ async fn limits_go_by_the_address_that_the_proxy_header_tells(server: Server) {
         assert!(raw.head().await.starts_with("HTTP/1.1 101 "));
         clients.push(raw);
     }
-    assert_eq!(gate.stats().addresses, 2);
+    assert_eq!(monitor.stats().addresses, 2);
     for last in [1, 2] {
         let answer = ask(connect_from(PROXY, running.address).await, from(last)).await;
         assert_eq!((answer.status, answer.header("Retry-After")), (429, Some("10")));
@@ -320,7 +320,7 @@ async fn only_the_header_that_the_proxies_set_is_read(server: Server) {
 async fn limits_go_by_the_address_that_the_proxy_forwards(server: Server) {
     let limits = Limits::none().connections_per_address(1);
     let server = server.trusted_proxies(proxies()).limits(limits);
-    let gate = server.gate();
+    let monitor = server.monitor();
     let running = Running::start(server, echo);
     let ask_from = async |source, value: &str| -> Answer {
         let stream = connect_from(source, running.address).await;
@@ -331,7 +331,7 @@ async fn limits_go_by_the_address_that_the_proxy_forwards(server: Server) {
         let stream = connect_from(PROXY, running.address).await;
         clients.push(Raw::upgrade_with(stream, forwarded("X-Forwarded-For", &[value])).await);
     }
-    assert_eq!(gate.stats().addresses, 4);
+    assert_eq!(monitor.stats().addresses, 4);
     for value in ["203.0.113.1", "9.9.9.9, 203.0.113.2", "::ffff:203.0.113.1", "2001:db8::2"] {
         assert_eq!(ask_from(PROXY, value).await.status, 429, "{value}");
     }
@@ -339,7 +339,7 @@ async fn limits_go_by_the_address_that_the_proxy_forwards(server: Server) {
     clients.push(Raw::upgrade_with(stream, forwarded("X-Forwarded-For", &["9.9.9.9"])).await);
     assert_eq!(ask_from(STRANGER, "8.8.8.8").await.status, 429);
     clients.clear();
-    eventually(|| gate.stats().connections == 0 && gate.stats().addresses == 0).await;
+    eventually(|| monitor.stats().connections == 0 && monitor.stats().addresses == 0).await;
 }
 
 /// A balancer of TCP in front of a proxy of HTTP: each vouches for its neighbour.
@@ -478,7 +478,7 @@ mod unix {
             assert_eq!(server.local_addr(), None);
             let permissions = fs::metadata(&path.0).expect("it is there").permissions();
             assert_eq!(permissions.mode() & 0o777, mode);
-            let (gate, (shutdown, serving)) = (server.gate(), run(server));
+            let (monitor, (shutdown, serving)) = (server.monitor(), run(server));
 
             let client = Client::new("ws://localhost/").expect("a valid URL");
             let mut clients = Vec::new();
@@ -491,7 +491,7 @@ mod unix {
                 assert_eq!(ws.receive().await.expect("a message"), Some("hello".into()));
                 clients.push(ws);
             }
-            assert_eq!((gate.stats().connections, gate.stats().addresses), (3, 0));
+            assert_eq!((monitor.stats().connections, monitor.stats().addresses), (3, 0));
             let refused = ask(path.connect().await, "nonsense\r\n\r\n").await;
             assert_eq!(refused.status, 400);
             drop(clients);

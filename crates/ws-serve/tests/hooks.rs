@@ -350,7 +350,7 @@ const SHORT: Duration = Duration::from_millis(300);
 
 /// T4: the deadline is for all of the opening. Nobody keeps a place by being looked up for ever.
 async fn a_slow_hook_counts_against_the_handshake_timeout(server: Server) {
-    let gate = server.gate();
+    let monitor = server.monitor();
     let server = server.handshake_timeout(SHORT).on_request_async(async |request| {
         if request.uri().path() == "/slow" {
             pending::<()>().await;
@@ -372,12 +372,12 @@ async fn a_slow_hook_counts_against_the_handshake_timeout(server: Server) {
         assert!(matches!(status, 0 | 503), "{status}");
     }
     assert!(start.elapsed() >= SHORT);
-    eventually(|| gate.stats().connections == 1).await;
+    eventually(|| monitor.stats().connections == 1).await;
 }
 
 /// Not before the deadline: who has sent a whole request is not read from meanwhile.
 async fn a_client_that_leaves_a_slow_hook_is_forgotten(server: Server) {
-    let gate = server.gate();
+    let monitor = server.monitor();
     let asked = Arc::new(Notify::new());
     let server = server.handshake_timeout(SHORT).on_request_async({
         let asked = Arc::clone(&asked);
@@ -399,7 +399,7 @@ async fn a_client_that_leaves_a_slow_hook_is_forgotten(server: Server) {
             support::reset_on_drop(raw.0.get_ref());
         }
         drop(raw);
-        eventually(|| gate.stats().connections == 0).await;
+        eventually(|| monitor.stats().connections == 0).await;
     }
     running.end().await;
 }

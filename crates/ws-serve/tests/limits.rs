@@ -23,7 +23,7 @@ use tokio::{
     time::{Instant, interval},
 };
 use ws_serve::{
-    CloseCode, Gate, Limits, Page, Rate, Route, Server, Socket, TrustedProxies, http::Response,
+    CloseCode, Limits, Monitor, Page, Rate, Route, Server, Socket, TrustedProxies, http::Response,
 };
 
 everywhere! {
@@ -46,14 +46,14 @@ async fn talk(client: &mut Web) {
     assert_eq!(client.hear().await, "still here");
 }
 
-async fn connections(gate: &Gate, count: usize) {
-    eventually(|| gate.stats().connections == count).await;
+async fn connections(monitor: &Monitor, count: usize) {
+    eventually(|| monitor.stats().connections == count as u64).await;
 }
 
 /// T8: exact, and nobody who is in notices.
 async fn a_full_server_refuses_with_503_and_disturbs_nobody(server: Server) {
     let server = server.limits(Limits::none().connections(5));
-    let gate = server.gate();
+    let monitor = server.monitor();
     let running = Running::start(server.health("/health"), echo);
     let mut clients = Vec::new();
     for _ in 0..5 {
@@ -65,28 +65,28 @@ async fn a_full_server_refuses_with_503_and_disturbs_nobody(server: Server) {
         let answer = running.ask([REQUEST, "", &probe, "\u{16}"][round % 4]).await;
         assert_eq!((answer.status, answer.header("Retry-After")), (503, Some("10")), "{answer:?}");
         assert_eq!(answer.body, "Too many connections.\n");
-        assert_eq!(gate.stats().refused, round as u64);
+        assert_eq!(monitor.stats().refused, round as u64);
     }
     for client in &mut clients {
         talk(client).await;
     }
     for _ in 0..3 {
         clients.remove(0);
-        connections(&gate, 4).await;
+        connections(&monitor, 4).await;
         clients.push(running.client().await);
         assert_eq!(running.ask(REQUEST).await.status, 503);
     }
     for client in &mut clients {
         talk(client).await;
     }
-    let stats = gate.stats();
+    let stats = monitor.stats();
     assert_eq!((stats.connections, stats.addresses, stats.refused), (5, 1, 13));
 }
 
 /// T8: by address, and each has its own count.
 async fn an_address_with_too_many_is_refused_with_429(server: Server) {
     let server = server.limits(Limits::none().connections_per_address(2));
-    let gate = server.gate();
+    let monitor = server.monitor();
     let running = Running::start(server, echo);
     let mut clients = Vec::new();
     for last in [2, 3, 4] {
@@ -106,15 +106,15 @@ async fn an_address_with_too_many_is_refused_with_429(server: Server) {
     }
     // One of 127.0.0.2 leaves, and makes room for nobody else.
     clients.remove(0);
-    connections(&gate, 5).await;
+    connections(&monitor, 5).await;
     let stream = connect_from([127, 0, 0, 3], running.address).await;
     assert_eq!(ask(stream, REQUEST).await.status, 429);
     clients.push(Raw::open_from([127, 0, 0, 2], running.address).await);
-    eventually(|| gate.stats().connections == 6).await;
-    assert_eq!(gate.stats().addresses, 3);
+    eventually(|| monitor.stats().connections == 6).await;
+    assert_eq!(monitor.stats().addresses, 3);
     clients.clear();
-    connections(&gate, 0).await;
-    assert_eq!(gate.stats().addresses, 0);
+    connections(&monitor, 0).await;
+    assert_eq!(monitor.stats().addresses, 0);
 }
 
 /// T8: the burst, then the rate.
@@ -154,13 +154,13 @@ async fn silent(source: [u8; 4], address: SocketAddr) -> Raw {
 /// T4, T8: otherwise one address could take all places, if only for as long as a handshake may take.
 async fn half_open_connections_count_for_their_address(server: Server) {
     let server = server.limits(Limits::none().connections_per_address(2));
-    let gate = server.gate();
+    let monitor = server.monitor();
     let running = Running::start(server, echo);
     let (greedy, other) = ([127, 0, 0, 2], [127, 0, 0, 3]);
     let mut waiting = Vec::new();
     for count in 1..=2 {
         waiting.push(silent(greedy, running.address).await);
-        connections(&gate, count).await;
+        connections(&monitor, count).await;
     }
     for asked in ["", REQUEST] {
         let answer = ask(connect_from(greedy, running.address).await, asked).await;
@@ -181,27 +181,27 @@ async fn half_open_connections_of_a_proxy_count_for_nobody(server: Server) {
     let server = server
         .limits(Limits::none().connections_per_address(1))
         .trusted_proxies(TrustedProxies::new(["127.0.0.2"]).expect("an address"));
-    let gate = server.gate();
+    let monitor = server.monitor();
     let running = Running::start(server, echo);
     let mut waiting = Vec::new();
     for count in 1..=5 {
         waiting.push(silent([127, 0, 0, 2], running.address).await);
-        connections(&gate, count).await;
+        connections(&monitor, count).await;
     }
-    assert_eq!(gate.stats().addresses, 0);
+    assert_eq!(monitor.stats().addresses, 0);
     for (client, raw) in waiting.iter_mut().enumerate() {
         raw.say(request("/", [&*format!("X-Forwarded-For: 203.0.113.{client}")])).await;
         assert!(raw.head().await.starts_with("HTTP/1.1 101 "));
     }
-    assert_eq!(gate.stats().addresses, 5);
+    assert_eq!(monitor.stats().addresses, 5);
     let again = silent([127, 0, 0, 2], running.address).await;
     let asked = request("/", ["X-Forwarded-For: 203.0.113.4"]);
     assert_eq!(ask(again.0.into_inner(), asked).await.status, 429);
 }
 
-/// T8: [`Gate::set_limits`]: "Those who are in stay in".
+/// T8: [`ws_serve::Gate::set_limits`]: "Those who are in stay in".
 async fn limits_are_replaced_while_the_server_runs(server: Server) {
-    let gate = server.gate();
+    let (gate, monitor) = (server.gate(), server.monitor());
     let running = Running::start(server, echo);
     let mut clients = Vec::new();
     for _ in 0..4 {
@@ -218,14 +218,14 @@ async fn limits_are_replaced_while_the_server_runs(server: Server) {
         for client in &mut clients {
             talk(client).await;
         }
-        connections(&gate, 4).await;
+        connections(&monitor, 4).await;
     }
     gate.set_limits(Limits::none().connections(2));
     clients.truncate(2);
-    connections(&gate, 2).await;
+    connections(&monitor, 2).await;
     assert_eq!(running.ask(REQUEST).await.status, 503);
     clients.truncate(1);
-    connections(&gate, 1).await;
+    connections(&monitor, 1).await;
     clients.push(running.client().await);
     assert_eq!(running.ask(REQUEST).await.status, 503);
     gate.set_limits(Limits::none().handshakes(Rate::per_second(1).burst(1)));
@@ -273,7 +273,7 @@ async fn places_come_back_on_every_way_out(server: Server) {
             "/panic" => panic!("on demand"),
             _ => None,
         });
-    let gate = server.gate();
+    let monitor = server.monitor();
     let running = Running::run(server);
 
     let evil = request("/", ["Origin: https://evil.example"]);
@@ -296,7 +296,7 @@ async fn places_come_back_on_every_way_out(server: Server) {
         for _ in 0..=PLACES {
             let answer = running.ask(&asked).await;
             assert_eq!(answer.status, status, "{asked}: {answer:?}");
-            connections(&gate, 0).await;
+            connections(&monitor, 0).await;
         }
     }
     // Nothing, a part, and a part with the end.
@@ -311,7 +311,7 @@ async fn places_come_back_on_every_way_out(server: Server) {
             let mut answer = Vec::new();
             let _ = raw.0.read_to_end(&mut answer).await;
             assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 400 "), "{answer:?}");
-            connections(&gate, 0).await;
+            connections(&monitor, 0).await;
         }
     }
     for (order, code) in
@@ -322,7 +322,7 @@ async fn places_come_back_on_every_way_out(server: Server) {
             client.say(order).await;
             assert_eq!(client.hear_end().await.0, code);
             drop(client);
-            connections(&gate, 0).await;
+            connections(&monitor, 0).await;
         }
     }
     for how in ["close", "end", "reset", "half a frame", "a violation"] {
@@ -341,10 +341,10 @@ async fn places_come_back_on_every_way_out(server: Server) {
                 _ => {}
             }
             drop(raw);
-            connections(&gate, 0).await;
+            connections(&monitor, 0).await;
         }
     }
-    assert_eq!(gate.stats().addresses, 0);
+    assert_eq!(monitor.stats().addresses, 0);
     // The route's places, too.
     let mut clients = Vec::new();
     for _ in 0..PLACES {
@@ -359,7 +359,7 @@ async fn a_sender_that_is_kept_keeps_no_place(server: Server) {
     let (handler, mut told) = exposed();
     let limits = Limits::none().connections(1).connections_per_address(1);
     let server = server.limits(limits).fallback(Route::new(handler).max_connections(1));
-    let gate = server.gate();
+    let monitor = server.monitor();
     let running = Running::run(server);
     let mut kept = Vec::new();
     for _ in 0..5 {
@@ -367,16 +367,16 @@ async fn a_sender_that_is_kept_keeps_no_place(server: Server) {
         kept.push(sender_from(&mut told).await);
         client.0.close(CloseCode::NORMAL, "").await;
         let Some(Exposed::Ended(_)) = told.recv().await else { panic!("no end") };
-        connections(&gate, 0).await;
+        connections(&monitor, 0).await;
     }
-    assert_eq!(gate.stats().addresses, 0);
+    assert_eq!(monitor.stats().addresses, 0);
     assert!(kept.iter().all(|sender| !sender.is_open()));
 }
 
 /// T7, in small: gone between the request and the 101.
 async fn clients_that_vanish_before_the_answer_leave_nothing(server: Server) {
     const ROUNDS: usize = 1000;
-    let gate = server.gate();
+    let monitor = server.monitor();
     let running = Running::start(server, echo);
     for round in 0..ROUNDS {
         let mut stream = TcpStream::connect(running.address).await.expect("the server listens");
@@ -385,14 +385,14 @@ async fn clients_that_vanish_before_the_answer_leave_nothing(server: Server) {
             reset_on_drop(&stream);
         }
     }
-    connections(&gate, 0).await;
-    assert_eq!(gate.stats().addresses, 0);
+    connections(&monitor, 0).await;
+    assert_eq!(monitor.stats().addresses, 0);
     talk(&mut running.client().await).await;
 }
 
 /// T2, T3, B1, through the server; every way to be malformed is in ws-handshake's tests.
 async fn heads_beyond_the_limits_are_refused_and_forgotten(server: Server) {
-    let gate = server.gate();
+    let monitor = server.monitor();
     let running = Running::start(server, echo);
     let headers = |count| request("/", (0..count).map(|_| "X: y"));
     let long = |name: &str, filler: &str, length: usize| {
@@ -420,7 +420,7 @@ async fn heads_beyond_the_limits_are_refused_and_forgotten(server: Server) {
         let head = raw.head().await;
         assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{asked:.200}\n{head}");
         drop(raw);
-        connections(&gate, 0).await;
+        connections(&monitor, 0).await;
     }
     // As many spaces and commas as a line may have.
     for filler in [" ", ",", ", "] {
@@ -472,7 +472,7 @@ fn assert_ended_in_time(after: &[Duration]) {
 /// T4: a deadline for all of the handshake, not for each byte; and good clients come in meanwhile.
 async fn a_head_that_drips_is_given_up(server: Server) {
     let server = server.handshake_timeout(SHORT);
-    let gate = server.gate();
+    let monitor = server.monitor();
     let running = Running::start(server, echo);
     let mut dripping = JoinSet::new();
     for number in 0..DRIPPING {
@@ -489,7 +489,7 @@ async fn a_head_that_drips_is_given_up(server: Server) {
         yield_now().await;
     }
     assert_ended_in_time(&dripping.join_all().await);
-    connections(&gate, good.len()).await;
+    connections(&monitor, good.len()).await;
     for client in &mut good {
         talk(client).await;
     }
@@ -497,8 +497,6 @@ async fn a_head_that_drips_is_given_up(server: Server) {
 
 #[cfg(feature = "tls")]
 mod tls {
-    use std::sync::Arc;
-
     use tokio_rustls::rustls::pki_types::ServerName;
     use ws_serve::Tls;
 
@@ -522,7 +520,7 @@ mod tls {
 
     struct Secure {
         running: Running,
-        gate: Arc<Gate>,
+        monitor: Monitor,
         identity: Identity,
     }
 
@@ -531,8 +529,8 @@ mod tls {
             let identity = Identity::new();
             let tls = Tls::from_pem(identity.certificate.as_bytes(), identity.key.as_bytes());
             let server = server.handshake_timeout(SHORT).tls(tls.expect("it is our own"));
-            let gate = server.gate();
-            Self { running: Running::start(server, echo), gate, identity }
+            let monitor = server.monitor();
+            Self { running: Running::start(server, echo), monitor, identity }
         }
 
         async fn connect(&self) -> impl AsyncRead + AsyncWrite + Unpin + Send + use<> {
@@ -569,7 +567,7 @@ mod tls {
             secure.talk().await;
         }
         assert_ended_in_time(&dripping.join_all().await);
-        connections(&secure.gate, 0).await;
+        connections(&secure.monitor, 0).await;
     }
 
     /// T4: "Half-open after TLS: same."
@@ -584,7 +582,7 @@ mod tls {
             secure.talk().await;
         }
         assert_ended_in_time(&dripping.join_all().await);
-        connections(&secure.gate, 0).await;
+        connections(&secure.monitor, 0).await;
     }
 
     /// T8: garbage, plain HTTP, a handshake that is broken off; and who finds no place gets its end.
@@ -599,14 +597,14 @@ mod tls {
             let mut answer = Vec::new();
             let _ = stream.read_to_end(&mut answer).await;
             assert!(!answer.starts_with(b"HTTP"), "{}", answer.escape_ascii());
-            connections(&secure.gate, 0).await;
+            connections(&secure.monitor, 0).await;
         }
         let first = secure.connect().await;
         let mut second = TcpStream::connect(secure.running.address).await.expect("it listens");
         assert_eq!(second.read(&mut [0]).await.unwrap_or_default(), 0);
-        assert_eq!(secure.gate.stats().refused, 1);
+        assert_eq!(secure.monitor.stats().refused, 1);
         drop(first);
-        connections(&secure.gate, 0).await;
+        connections(&secure.monitor, 0).await;
         secure.talk().await;
     }
 

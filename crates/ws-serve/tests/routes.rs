@@ -91,7 +91,7 @@ async fn parameters_reach_the_handler_parsed_and_in_order(server: Server) {
 
 /// As if there were no such route: whether a path exists is no matter of who asks how.
 async fn what_leads_nowhere_gets_404_and_no_upgrade(server: Server) {
-    let gate = server.gate();
+    let monitor = server.monitor();
     let server = server
         .route("/add/{a}/{b}", async |socket: Socket, a: u8, b: u8| {
             socket.send((a ^ b).to_string()).await
@@ -129,7 +129,7 @@ async fn what_leads_nowhere_gets_404_and_no_upgrade(server: Server) {
         other => panic!("{other:?}"),
     }
     assert_eq!(heard(&running, "/add/1/2").await, "3");
-    eventually(|| gate.stats().connections == 0).await;
+    eventually(|| monitor.stats().connections == 0).await;
     running.end().await;
 }
 
@@ -545,7 +545,7 @@ async fn a_route_has_its_own_policy_for_slow_consumers(server: Server) {
 
 /// T8, for a route.
 async fn a_full_route_refuses_with_503_until_somebody_leaves(server: Server) {
-    let gate = server.gate();
+    let monitor = server.monitor();
     let running = Running::run(
         server
             .route("/few/{x}", Route::new(echo_at).max_connections(2))
@@ -558,7 +558,7 @@ async fn a_full_route_refuses_with_503_until_somebody_leaves(server: Server) {
         assert_eq!((answer.status, answer.header("Retry-After")), (503, Some("10")));
         assert_eq!(answer.body, "Too many connections to this path.\n");
     }
-    assert_eq!(gate.stats().refused, 5);
+    assert_eq!(monitor.stats().refused, 5);
     let mut others = Vec::new();
     for _ in 0..5 {
         others.push(running.visit("/many/1").await);
@@ -567,7 +567,7 @@ async fn a_full_route_refuses_with_503_until_somebody_leaves(server: Server) {
     assert_eq!(first.hear().await, "still here");
 
     drop(second);
-    eventually(|| gate.stats().connections == 6).await;
+    eventually(|| monitor.stats().connections == 6).await;
     let mut third = running.visit("/few/3").await;
     third.say("my turn").await;
     assert_eq!(third.hear().await, "my turn");
@@ -601,7 +601,7 @@ impl Clone for Uncloneable {
 
 /// The request gets no 101, and everybody else all they want.
 async fn a_panic_before_the_answer_ends_its_request_and_nothing_else(server: Server) {
-    let gate = server.gate();
+    let monitor = server.monitor();
     let server = server
         .route("/", echo)
         .route("/parse/{mine}", Route::new(async |_: Socket, _: Mine| {}).max_connections(1))
@@ -644,7 +644,7 @@ async fn a_panic_before_the_answer_ends_its_request_and_nothing_else(server: Ser
         bystander.say(path).await;
         assert_eq!(bystander.hear().await, path);
         // The places are given back.
-        eventually(|| gate.stats().connections == 1).await;
+        eventually(|| monitor.stats().connections == 1).await;
     }
     // What did not panic works, on the same routes and hooks.
     let mut client = running.visit("/parse/x").await;
