@@ -15,7 +15,7 @@ use crate::{
     deadline::after,
     handshake::{
         Accepted, HeadLimits, ServerConfig, ServerHandshake, encode_response,
-        http::{HeaderValue, Method, Request, Response, header},
+        http::{HeaderValue, Method, Request, Response, StatusCode, header},
         is_upgrade, parse_request,
     },
 };
@@ -311,12 +311,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Upgrade<S> {
     /// # Errors
     /// [`Error::TimedOut`] and [`Error::Connect`].
     pub async fn respond(mut self, mut response: Response<Bytes>) -> Result<(), Error> {
+        let status = response.status();
         let headers = response.headers_mut();
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        // RFC 9110 §9.3.2: the same head, no body.
+        // RFC 9110 §7.8: who sends Upgrade, as with 426, says so here, too.
+        let upgrades = headers.contains_key(header::UPGRADE);
+        let connection = if upgrades { "Upgrade, close" } else { "close" };
+        headers.insert(header::CONNECTION, HeaderValue::from_static(connection));
+        // RFC 9110 §9.3.2: the same head, no body; §8.6: with 204 and 304 the head tells no length.
         if self.request.method() == Method::HEAD {
             let body = std::mem::take(response.body_mut());
-            response.headers_mut().insert(header::CONTENT_LENGTH, body.len().into());
+            if !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+                response.headers_mut().insert(header::CONTENT_LENGTH, body.len().into());
+            }
         }
         respond(&mut self.stream, self.deadline, &response).await
     }

@@ -84,7 +84,7 @@ async fn accept_until_shutdown(
             Ok((transport, address)) => {
                 pause = FIRST_PAUSE;
                 let (settings, hub) = (Arc::clone(settings), Arc::clone(hub));
-                match settings.monitor.gate().enter(std::time::Instant::now()) {
+                match settings.admit(address) {
                     Ok(permit) => {
                         tracker.spawn(connection(transport, address, settings, hub, permit));
                     }

@@ -11,11 +11,11 @@ use tokio::{
 };
 
 use crate::{
-    Error, PeerAddress, Permit, Refused, Socket,
+    Error, Page, PeerAddress, Permit, Refused, Socket,
     conn::{HandshakeError, Intake, Parts, Step, Upgrade, handshake::Accepted},
     destination::{Destination, Service},
     endpoint::Start,
-    http::{Response, StatusCode, header},
+    http::{Method, Response, StatusCode, header},
     hub::Hub,
     peer::{Identity, Peer},
     proxy_protocol::{self, Decoded},
@@ -30,6 +30,7 @@ pub(crate) struct Opened {
     intake: Box<Intake>,
     peer: Arc<Peer>,
     start: Start,
+    permit: Permit,
     settings: Arc<Settings>,
 }
 
@@ -48,7 +49,9 @@ pub(crate) async fn open(
         opened = try_open(transport, address, &settings, hub, permit) => opened,
     };
     match opened {
-        Ok(Some((intake, peer, start))) => Some(Opened { intake, peer, start, settings }),
+        Ok(Some((intake, peer, start, permit))) => {
+            Some(Opened { intake, peer, start, permit, settings })
+        }
         Ok(None) => {
             watched.counters.not_opened.add(1);
             None
@@ -64,9 +67,9 @@ pub(crate) async fn open(
 impl Opened {
     /// Makes the session and, if the end came meanwhile, lets it know.
     pub(crate) fn start(self) -> Session {
-        let Self { intake, peer, start, settings } = self;
+        let Self { intake, peer, start, permit, settings } = self;
         let socket = Socket::new(intake, Arc::clone(&peer));
-        let session = Session::new(Arc::clone(&peer), start, socket);
+        let session = Session::new(Arc::clone(&peer), start, socket, permit);
         // The session is on the list now; an end that came before has not seen it.
         if settings.shutdown.is_started() {
             let _ = peer.close(settings.shutdown.frame());
@@ -86,7 +89,7 @@ pub(crate) async fn turn_away(mut transport: Transport, settings: &Settings, ref
     }
 }
 
-type Open = (Box<Intake>, Arc<Peer>, Start);
+type Open = (Box<Intake>, Arc<Peer>, Start, Permit);
 
 async fn try_open(
     mut transport: Transport,
@@ -131,7 +134,7 @@ async fn try_open(
     };
     let upgrade = request?.map(|()| transport);
     // Boxed for itself: while requests are awaited, and there may be thousands, it is not needed.
-    Box::pin(answer(upgrade, address, settings, hub, permit, started)).await
+    Box::pin(answer(upgrade, address, settings, hub, permit, (started, deadline))).await
 }
 
 async fn answer(
@@ -140,7 +143,7 @@ async fn answer(
     settings: &Settings,
     hub: Arc<Hub>,
     mut permit: Permit,
-    started: Instant,
+    (started, deadline): (Instant, Instant),
 ) -> Result<Option<Open>, Error> {
     let path = upgrade.request().uri().path();
     if let Some(answer) = settings.probe(path) {
@@ -149,7 +152,7 @@ async fn answer(
     let decided = if settings.shutdown.is_started() {
         Err(Answer::Refusal(shutting_down()))
     } else {
-        decide(&mut upgrade, address, settings, &mut permit).await
+        decide(&mut upgrade, address, settings, &mut permit, deadline).await
     };
     let answer = match decided {
         Ok((accepted, start, destination)) => {
@@ -162,10 +165,9 @@ async fn answer(
             #[cfg(feature = "metrics")]
             crate::metrics::record_handshake(started.elapsed());
             let Parts { intake, link, subprotocol, .. } = parts;
-            let identity =
-                Identity { address, head: head[..].into(), subprotocol, deflate, permit };
+            let identity = Identity { address, head: head[..].into(), subprotocol, deflate };
             let peer = Arc::new(Peer::new(link, identity, destination, hub));
-            return Ok(Some((Box::new(intake), peer, start)));
+            return Ok(Some((Box::new(intake), peer, start, permit)));
         }
         Err(answer) => answer,
     };
@@ -196,12 +198,15 @@ async fn decide(
     address: PeerAddress,
     settings: &Settings,
     permit: &mut Permit,
+    deadline: Instant,
 ) -> Result<(Accepted, Start, Arc<Destination>), Answer> {
     if let Some(ip) = settings.client_ip(address, upgrade.request().headers()) {
         permit.identify(ip).map_err(refusal)?;
     }
-    if let Some(answer) = settings.ask_hooks(upgrade.request_mut()).await {
-        return Err(Answer::Page(answer));
+    match timeout_at(deadline, settings.ask_hooks(upgrade.request_mut())).await {
+        Ok(None) => {}
+        Ok(Some(answer)) => return Err(Answer::Page(answer)),
+        Err(_) => return Err(too_slow().into()),
     }
     let uri = upgrade.request().uri();
     let (destination, params) = match settings.routes.find(uri.path()) {
@@ -215,7 +220,12 @@ async fn decide(
         },
     };
     let endpoint = match &destination.service {
-        Service::Page(make) => return Err(Answer::Page(make(upgrade.request()))),
+        Service::Page(make) => {
+            return Err(Answer::Page(match *upgrade.request().method() {
+                Method::GET | Method::HEAD => make(upgrade.request()),
+                _ => page_only(),
+            }));
+        }
         Service::Endpoint(endpoint) => endpoint,
     };
     let mut accepted = upgrade.judge_by(&destination.conn)?;
@@ -271,6 +281,14 @@ fn redirect(mut path: String, query: Option<&str>) -> Response<Bytes> {
     response
 }
 
+/// RFC 9110 §15.5.6: who asks for something else than a page is told what would do.
+fn page_only() -> Response<Bytes> {
+    let page = Page::text("This is a page, which needs GET or HEAD.\n");
+    let mut response = Response::from(page.status(StatusCode::METHOD_NOT_ALLOWED));
+    response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
+    response
+}
+
 fn refusal(refused: Refused) -> HandshakeError {
     let error = HandshakeError::reject(refused.status(), refused.text());
     match error {
@@ -289,6 +307,11 @@ fn not_found() -> HandshakeError {
 
 fn shutting_down() -> HandshakeError {
     HandshakeError::reject(StatusCode::SERVICE_UNAVAILABLE, "Server is shutting down.\n")
+}
+
+/// The client did nothing wrong.
+fn too_slow() -> HandshakeError {
+    HandshakeError::reject(StatusCode::SERVICE_UNAVAILABLE, "The server took too long.\n")
 }
 
 /// `PROXY UNKNOWN` with its line end; version 2 has sixteen.

@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    CloseFrame, Connection, Counts, Lag, Outgoing, PeerAddress, Permit, Sender, Skip, Text,
+    CloseFrame, Connection, Counts, Lag, Outgoing, PeerAddress, Sender, Skip, Text,
     conn::{
         Access, Link, Received,
         proto::{AgreedDeflate, Event, Incoming, SendError},
@@ -42,8 +42,6 @@ pub(crate) struct Peer {
     pub(crate) born: u32,
     heard: AtomicU32,
     opened: Instant,
-    /// Its place among the connections that there may be.
-    _permit: Permit,
     /// Whether messages may be sent right now, for a look without the lock.
     sendable: AtomicBool,
     /// Whether the handler waits for a message, and the transport had none: set and cleared by the
@@ -70,7 +68,6 @@ pub(crate) struct Identity {
     pub(crate) head: Box<[u8]>,
     pub(crate) subprotocol: Option<Text>,
     pub(crate) deflate: Option<AgreedDeflate>,
-    pub(crate) permit: Permit,
 }
 
 impl Peer {
@@ -81,7 +78,7 @@ impl Peer {
         hub: Arc<Hub>,
     ) -> Self {
         let now = hub.clock.now();
-        let Identity { address, head, subprotocol, deflate, permit } = identity;
+        let Identity { address, head, subprotocol, deflate } = identity;
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             address,
@@ -93,7 +90,6 @@ impl Peer {
             born: now,
             heard: AtomicU32::new(now),
             opened: Instant::now(),
-            _permit: permit,
             sendable: AtomicBool::new(true),
             receiving: AtomicBool::new(false),
             aborted: AtomicBool::new(false),

@@ -223,7 +223,7 @@ impl Server {
         self
     }
 
-    /// Serves a path with plain HTTP.
+    /// Serves a path with plain HTTP, to GET and HEAD; other methods are answered with 405.
     pub fn page(mut self, pattern: &str, page: Page) -> Self {
         self.router = self.router.page(pattern, page);
         self

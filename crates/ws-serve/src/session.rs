@@ -15,7 +15,7 @@ use std::{
 use tracing::Span;
 
 use crate::{
-    Socket,
+    Permit, Socket,
     conn::{
         Intake,
         proto::{Event, State},
@@ -36,6 +36,9 @@ pub(crate) struct Session {
     intake: Option<Box<Intake>>,
     /// Whether the task has been made known to those who send.
     started: bool,
+    /// Its place among the connections that there may be. Not the peer's, which lives as long as
+    /// anybody has a sender.
+    _permit: Permit,
     /// If anybody wants to know; boxed, because mostly nobody does.
     span: Option<Box<Span>>,
 }
@@ -60,7 +63,7 @@ impl Handling {
 }
 
 impl Session {
-    pub(crate) fn new(peer: Arc<Peer>, start: Start, socket: Socket) -> Self {
+    pub(crate) fn new(peer: Arc<Peer>, start: Start, socket: Socket, permit: Permit) -> Self {
         peer.hub.add(&peer);
         let span = tracing::debug_span!(
             "connection",
@@ -74,7 +77,7 @@ impl Session {
             Box::new(span)
         });
         let handler = Some(Handling::Waiting(Some((start, socket))));
-        Self { peer, handler, intake: None, started: false, span }
+        Self { peer, handler, intake: None, started: false, _permit: permit, span }
     }
 }
 

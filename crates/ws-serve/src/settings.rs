@@ -2,12 +2,18 @@
 //!
 //! Not its business: setting it, which is `server.rs`.
 
-use std::{future::Future, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    net::IpAddr,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 
 use crate::{
-    Lag, Monitor, Page, PeerAddress, Shutdown, Topics, TrustedProxies,
+    Lag, Monitor, Page, PeerAddress, Permit, Refused, Shutdown, Topics, TrustedProxies,
     conn::handshake::Accepted,
     destination::Destination,
     http::{
@@ -123,9 +129,8 @@ impl Settings {
         for hook in &self.hooks.on_request {
             let asked = match hook {
                 Hook::Sync(hook) => hook(request).map_or(Ok(()), Err),
-                Hook::Async(hook) => {
-                    hook(std::mem::take(request)).await.map(|back| *request = back)
-                }
+                // A copy: who answers keeps its request, and the answer goes by ours (HEAD, `on_response`).
+                Hook::Async(hook) => hook(request.clone()).await.map(|back| *request = back),
             };
             if let Err(answer) = asked {
                 return Some(answer);
@@ -156,6 +161,18 @@ impl Settings {
                 }
             }
         }
+    }
+
+    /// Lets a connection in, before a byte of it is read. It counts for its address from now on, unless
+    /// a proxy has yet to tell which that is: otherwise one address could take all the places there are,
+    /// for as long as a handshake may take.
+    pub(crate) fn admit(&self, address: PeerAddress) -> Result<Permit, Refused> {
+        let mut permit = self.monitor.gate().enter(Instant::now())?;
+        let is_told = self.proxy_protocol || self.trusts(address);
+        if let Some(ip) = address.ip().filter(|_| !is_told) {
+            permit.identify(ip)?;
+        }
+        Ok(permit)
     }
 
     /// Who the client is, as far as that can be known.

@@ -12,7 +12,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
     net::{TcpSocket, TcpStream},
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     task::{JoinHandle, yield_now},
@@ -75,10 +75,15 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start<Args>(server: Server, handler: impl Handler<Args>) -> Self {
+        Self::run(server.fallback(handler))
+    }
+
+    /// A server that serves its routes, and nothing else.
+    pub(crate) fn run(server: Server) -> Self {
         let address = server.local_addr().expect("it is bound");
         let topics = server.topics();
         let shutdown = server.shutdown_handle();
-        Self { address, topics, shutdown, serving: tokio::spawn(server.fallback(handler).run()) }
+        Self { address, topics, shutdown, serving: tokio::spawn(server.run()) }
     }
 
     /// Shuts down and waits for the end.
@@ -93,6 +98,57 @@ impl Running {
 
     pub(crate) async fn raw(&self) -> Raw {
         Raw::open(self.address).await
+    }
+
+    /// A client at a path.
+    pub(crate) async fn visit(&self, path: &str) -> Web {
+        Web(self.at(path).connect().await.expect("an open connection"))
+    }
+
+    /// What a client at a path is made with.
+    pub(crate) fn at(&self, path: &str) -> Client {
+        Client::new(&format!("ws://{}{path}", self.address)).expect("a valid URL")
+    }
+
+    /// What is answered to these bytes before the connection ends.
+    pub(crate) async fn ask(&self, request: impl AsRef<[u8]>) -> Answer {
+        ask(TcpStream::connect(self.address).await.expect("the server listens"), request).await
+    }
+}
+
+/// What is answered to these bytes before the connection ends, which it must without a reset.
+pub(crate) async fn ask(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: impl AsRef<[u8]>,
+) -> Answer {
+    stream.write_all(request.as_ref()).await.expect("the server is there");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer, and no reset");
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    let status = head.get(9..12).and_then(|digits| digits.parse().ok()).unwrap_or_default();
+    Answer { status, head: head.to_owned(), body: body.to_owned() }
+}
+
+/// An answer in plain HTTP.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// 0 if there was none.
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    /// The value of a header that must not be there twice.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut values = self
+            .head
+            .lines()
+            .filter_map(|line| line.split_once(": "))
+            .filter_map(|(own, value)| own.eq_ignore_ascii_case(name).then_some(value));
+        let value = values.next();
+        assert_eq!(values.next(), None, "{self:?}");
+        value
     }
 }
 
@@ -229,11 +285,21 @@ impl Raw {
         Self::upgrade(stream).await
     }
 
+    /// A client with an address of its own; all of 127.0.0.0/8 is this machine.
+    pub(crate) async fn open_from(source: [u8; 4], address: SocketAddr) -> Self {
+        Self::upgrade(connect_from(source, address).await).await
+    }
+
     /// A client whose system takes next to nothing on its behalf, for those that do not read.
     pub(crate) async fn open_narrow(address: SocketAddr) -> Self {
+        Self::open_narrow_at(address, "/chat").await
+    }
+
+    pub(crate) async fn open_narrow_at(address: SocketAddr, path: &str) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(16 << 10).expect("a valid size");
-        Self::upgrade(socket.connect(address).await.expect("the server listens")).await
+        let stream = socket.connect(address).await.expect("the server listens");
+        Self::upgrade_with(stream, request(path, [])).await
     }
 
     /// A client that offers these extensions, which must be answered with those.
@@ -251,10 +317,15 @@ impl Raw {
         raw
     }
 
-    async fn upgrade(stream: TcpStream) -> Self {
+    pub(crate) async fn upgrade(stream: TcpStream) -> Self {
+        Self::upgrade_with(stream, REQUEST).await
+    }
+
+    /// A client with a request of its own.
+    pub(crate) async fn upgrade_with(stream: TcpStream, request: impl AsRef<[u8]>) -> Self {
         stream.set_nodelay(true).expect("a TCP stream");
         let mut raw = Self(BufReader::new(stream));
-        raw.say(REQUEST).await;
+        raw.say(request).await;
         let head = raw.head().await;
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         raw
@@ -304,6 +375,12 @@ impl Raw {
             Err(error) => error.kind() == io::ErrorKind::UnexpectedEof,
         }
     }
+}
+
+pub(crate) async fn connect_from(source: [u8; 4], address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind((source, 0).into()).expect("it is ours");
+    socket.connect(address).await.expect("the server listens")
 }
 
 /// Makes dropping the stream reset the connection.
@@ -360,5 +437,21 @@ pub(crate) const PONG: u8 = 0x8a;
 pub(crate) const REQUEST: &str = "GET /chat?room=1 HTTP/1.1\r\nHost: server.example.com\r\n\
     Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
     Sec-WebSocket-Version: 13\r\n\r\n";
+
+/// [`REQUEST`] for a path, with lines of headers.
+pub(crate) fn request<'a>(path: &str, headers: impl IntoIterator<Item = &'a str>) -> String {
+    let head = REQUEST.strip_suffix("\r\n").expect("the request ends");
+    let mut request = head.replace("/chat?room=1", path);
+    for line in headers {
+        request.push_str(line);
+        request.push_str("\r\n");
+    }
+    request + "\r\n"
+}
+
+/// A request that asks for no WebSocket.
+pub(crate) fn plain(method: &str, path: &str) -> String {
+    format!("{method} {path} HTTP/1.1\r\nHost: server.example.com\r\n\r\n")
+}
 
 pub(crate) const WATCHDOG: Duration = Duration::from_secs(30);
