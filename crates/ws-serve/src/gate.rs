@@ -20,9 +20,8 @@ use crate::{
 
 /// What all workers of a server ask before they serve a connection.
 ///
-/// A connection asks as soon as more is known about it: right after it was accepted, to
-/// [`enter`](Self::enter); when its address is known, to be [identified](Permit::identify); when its
-/// path is, for its [route](Permit::enter_route). It keeps its [`Permit`] for as long as it lives.
+/// A connection asks as soon as more is known about it: right after it was accepted, when its address is
+/// known, and when its route is. It keeps its place for as long as it lives.
 pub struct Gate {
     connections: Count,
     clients: Clients,

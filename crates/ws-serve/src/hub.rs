@@ -7,7 +7,7 @@ use std::{
     fmt,
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
     task::Poll,
 };
 
@@ -20,6 +20,8 @@ use crate::{
     turn::Turn,
 };
 
+type Serving = (Arc<Shard>, Turn);
+
 /// One per runtime: a worker's, or the user's own.
 pub(crate) struct Hub {
     settings: Arc<Settings>,
@@ -30,7 +32,7 @@ pub(crate) struct Hub {
     /// Shards in which something was published since they were last flushed.
     dirty: Mutex<VecDeque<Arc<Shard>>>,
     /// The turn that is being served; its lock keeps turns in order.
-    under_way: Mutex<Option<(Arc<Shard>, Turn)>>,
+    under_way: Mutex<Option<Serving>>,
     /// Cancelled when nobody is accepted any more.
     pub(crate) over: CancellationToken,
     /// Places for clients that are told why there is none.
@@ -136,9 +138,23 @@ impl Hub {
         .await;
     }
 
+    /// Serves what was published at once, unless that is under way already.
+    pub(crate) fn flush_now(&self) {
+        let under_way = match self.under_way.try_lock() {
+            Ok(under_way) => under_way,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // Perhaps by ourselves: publishing is allowed in a callback of the serving.
+            Err(TryLockError::WouldBlock) => return,
+        };
+        self.serve(under_way, &mut { usize::MAX });
+    }
+
     /// Serves what was published, turn by turn, until there is nothing left or the budget is used up.
     fn flush(&self, budget: &mut usize) {
-        let mut under_way = lock(&self.under_way);
+        self.serve(lock(&self.under_way), budget);
+    }
+
+    fn serve(&self, mut under_way: MutexGuard<'_, Option<Serving>>, budget: &mut usize) {
         while *budget > 0 {
             let (shard, turn) = match &mut *under_way {
                 Some(serving) => serving,

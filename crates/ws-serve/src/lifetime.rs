@@ -50,7 +50,8 @@ pub(crate) async fn look_after(hub: &Arc<Hub>, shortest: Option<Duration>) {
             };
             let reason = if is_over(total, peer.born) {
                 "time is up, please reconnect"
-            } else if is_over(idle, peer.last_heard()) {
+            // What waits unread while the handler is busy is no idleness.
+            } else if peer.is_receiving() && is_over(idle, peer.last_heard()) {
                 "idle for too long"
             } else {
                 continue;

@@ -42,7 +42,9 @@ pub(crate) async fn open(
     hub: Arc<Hub>,
     permit: Permit,
 ) -> Option<Opened> {
-    let (ended, watched) = (hub.ended.clone(), Arc::clone(&hub));
+    let ended = hub.ended.clone();
+    // Also if a hook panics.
+    let mut count = NotOpened(Some(Arc::clone(&hub)));
     let opened = tokio::select! {
         biased;
         () = ended.cancelled() => return None,
@@ -50,16 +52,24 @@ pub(crate) async fn open(
     };
     match opened {
         Ok(Some((intake, peer, start, permit))) => {
+            count.0 = None;
             Some(Opened { intake, peer, start, permit, settings })
         }
-        Ok(None) => {
-            watched.counters.not_opened.add(1);
-            None
-        }
+        Ok(None) => None,
         Err(error) => {
-            watched.counters.not_opened.add(1);
             tracing::debug!(%address, %error, "no WebSocket");
             None
+        }
+    }
+}
+
+/// Counts a connection that becomes no WebSocket, when it is dropped.
+struct NotOpened(Option<Arc<Hub>>);
+
+impl Drop for NotOpened {
+    fn drop(&mut self) {
+        if let Some(hub) = &self.0 {
+            hub.counters.not_opened.add(1);
         }
     }
 }
@@ -84,7 +94,7 @@ impl Opened {
 /// Tells a client that there is no place for it, before it has said anything.
 pub(crate) async fn turn_away(mut transport: Transport, settings: &Settings, refused: Refused) {
     // Over TLS that would take a handshake, which is what there is no place for.
-    if !settings.is_secure() {
+    if !(settings.is_secure() && transport.is_tcp()) {
         let _ = settings.defaults.conn.refuse(&mut transport, &refusal(refused)).await;
     }
 }

@@ -259,6 +259,11 @@ impl Peer {
         self.opened
     }
 
+    /// Whether the handler waits for a message, and there is none.
+    pub(crate) fn is_receiving(&self) -> bool {
+        self.receiving.load(Ordering::Relaxed)
+    }
+
     /// When a message last came, in ticks of the hub's clock.
     pub(crate) fn last_heard(&self) -> u32 {
         self.heard.load(Ordering::Relaxed)

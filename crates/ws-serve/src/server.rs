@@ -378,8 +378,8 @@ impl Server {
         self
     }
 
-    /// What counts connections against the limits, for a look at the counts, or for other limits while
-    /// the server runs.
+    /// What counts connections against the limits, for [other limits](Gate::set_limits) while the server
+    /// runs.
     #[must_use]
     pub fn gate(&self) -> Arc<Gate> {
         Arc::clone(self.monitor.gate())
@@ -399,7 +399,8 @@ impl Server {
         self
     }
 
-    /// Closes connections from which no message has come for so long, with 1001; kept to an eighth of it.
+    /// Closes connections from which no message has come for so long, while their handler waits for one,
+    /// with 1001; kept to an eighth of it.
     /// Default: none, since a client that only listens sends none, and the keepalive finds those that are
     /// gone.
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {

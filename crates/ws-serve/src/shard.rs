@@ -30,6 +30,8 @@ struct State {
     places: HashMap<u64, usize>,
     /// What was published in this turn.
     messages: Vec<Published>,
+    /// How many bytes that are.
+    bytes: usize,
     /// Which of the messages a connection must not get.
     exceptions: Vec<(u64, usize)>,
     /// The topic's own policy, if it has one.
@@ -115,26 +117,38 @@ impl Shard {
         self.state().policy = Some(policy);
     }
 
-    pub(crate) fn append(self: &Arc<Self>, published: &Published, except: Option<u64>) {
+    /// Adds a message to the turn. Answers with the hub if so much was published that it should [flush
+    /// now](Hub::flush_now), when no lock is held.
+    pub(crate) fn append(
+        self: &Arc<Self>,
+        published: &Published,
+        except: Option<u64>,
+    ) -> Option<Arc<Hub>> {
         let mut state = self.state();
         if state.members.is_empty() {
-            return;
+            return None;
         }
         let index = state.messages.len();
+        state.bytes += published.message.as_frame().len() + size_of::<Published>();
+        let much = state.bytes > MAX_TURN;
         state.messages.push(published.clone());
         state.exceptions.extend(except.map(|id| (id, index)));
         drop(state);
-        if index == 0
-            && let Some(hub) = self.hub.upgrade()
-        {
+        if index > 0 && !much {
+            return None;
+        }
+        let hub = self.hub.upgrade()?;
+        if index == 0 {
             hub.mark_dirty(Arc::clone(self));
         }
+        much.then_some(hub)
     }
 
     /// Ends the turn: takes what was published and to whom it goes. [`Self::handle_served`] follows.
     pub(crate) fn take(&self) -> Turn {
         let mut state = self.state();
         state.serving += 1;
+        state.bytes = 0;
         let messages = std::mem::take(&mut state.messages);
         let exceptions = std::mem::take(&mut state.exceptions);
         let turn = self.turn(&state, messages, exceptions, Arc::clone(&state.members));
@@ -162,3 +176,7 @@ impl Shard {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// A turn with more bytes than this is served by who publishes, without waiting for the flusher: so that
+/// publishing in a loop takes no memory without end. As a member's queue by default.
+const MAX_TURN: usize = 1 << 20;

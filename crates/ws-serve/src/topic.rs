@@ -198,9 +198,11 @@ impl Topic {
 
     fn append(&self, message: PreparedMessage, key: Option<&str>, except: Option<u64>) {
         let published = Published { message, key: key.map(Into::into) };
-        for shard in &lock(&self.inner.shards).all {
-            shard.append(&published, except);
-        }
+        let full: Vec<_> = {
+            let shards = lock(&self.inner.shards);
+            shards.all.iter().filter_map(|shard| shard.append(&published, except)).collect()
+        };
+        full.iter().for_each(|hub| hub.flush_now());
     }
 
     fn shard(&self, hub: &Arc<Hub>) -> Arc<Shard> {

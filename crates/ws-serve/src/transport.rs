@@ -62,6 +62,11 @@ impl Transport {
         }
     }
 
+    pub(crate) fn is_tcp(&self) -> bool {
+        matches!(self, Self::Tcp(_))
+    }
+
+    /// Whether its end needs no words.
     pub(crate) fn is_plain(&self) -> bool {
         match self {
             Self::Tcp(_) => true,

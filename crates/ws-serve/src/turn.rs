@@ -40,7 +40,8 @@ pub(crate) struct Turn {
 
 /// The frames of a turn in one form, one after the other.
 pub(crate) struct Slice {
-    /// All connections of a server share the settings, so the window is what tells forms apart.
+    /// The window is what tells forms apart: bytes that were compressed for it, by whosever settings,
+    /// are for all who agreed on it.
     agreed: Option<AgreedDeflate>,
     bytes: Bytes,
     /// Where each message ends in `bytes`.

@@ -147,16 +147,16 @@ async fn hooks_run_in_order_and_stop_at_the_first_answer(server: Server) {
         (note("sync"), note("async"), note("route"), note("response"));
     let asked_for = |request: &Request<()>, what| request.uri().query() == Some(what);
     let server = server
-        // Set in another order than they run in.
         .on_response(move |_, _| last())
+        // Of whatever kind, in the order in which they are set.
+        .on_request(move |request| {
+            first();
+            asked_for(request, "sync").then(|| refusal(StatusCode::GONE, ""))
+        })
         .on_request_async(move |request| {
             second();
             let stop = asked_for(&request, "async");
             async move { if stop { Err(refusal(StatusCode::GONE, "")) } else { Ok(request) } }
-        })
-        .on_request(move |request| {
-            first();
-            asked_for(request, "sync").then(|| refusal(StatusCode::GONE, ""))
         })
         .page_with("/", move |_| {
             page();

@@ -459,7 +459,7 @@ async fn drip(
 
 /// 500 at once, where the bar of T4 is 10 000.
 const DRIPPING: usize = 500;
-const SHORT: Duration = Duration::from_millis(500);
+const SHORT: Duration = Duration::from_secs(1);
 
 /// How long those who drip were served: not much longer than the deadline, though they never paused for
 /// as long. The slack is the machine's.
