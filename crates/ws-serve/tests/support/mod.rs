@@ -19,7 +19,7 @@ use tokio::{
     time::timeout,
 };
 use ws_serve::{
-    Deflate, Error, Handler, Message, Sender, Server, Shutdown, Socket, Topics,
+    Deflate, Error, Handler, Message, Sender, Server, Shutdown, Socket, Topic, Topics,
     conn::{Client, Closed, WebSocket},
 };
 
@@ -161,8 +161,10 @@ pub(crate) async fn echo(mut socket: Socket) -> Result<(), Error> {
 }
 
 /// A handler that hands its sender out, then receives and tells what. Text that begins with one of
-/// `+-!^` is a script, which it goes through in one turn: `+topic`, `-topic` to join and leave,
-/// `!topic:message`, `^topic:message` to publish to all and to others. A script of one `+` or `-` is echoed.
+/// `+-!^=().` is a script, which it goes through in one turn: `+topic`, `-topic` to join and leave,
+/// `!topic:message`, `^topic:message` to publish to all and to others, `=message` to send, `(chunk` and
+/// `)chunk` to begin and to end a message, `.` to tell that it has come so far. A script of one `+` or
+/// `-` is echoed.
 pub(crate) fn exposed() -> (impl Handler<()>, UnboundedReceiver<Exposed>) {
     let (tell, told) = unbounded_channel();
     let handler = move |mut socket: Socket| {
@@ -175,10 +177,12 @@ pub(crate) fn exposed() -> (impl Handler<()>, UnboundedReceiver<Exposed>) {
                     Ok(None) => break Ok(()),
                     Err(error) => break Err(error),
                 };
-                match message.as_text().filter(|text| text.starts_with(['+', '-', '!', '^'])) {
+                match message.as_text().filter(|text| text.starts_with(VERBS)) {
                     Some(script) => {
-                        script.split(' ').for_each(|step| take_step(&socket, step));
-                        if !script.contains([' ', ':']) {
+                        for step in script.split(' ') {
+                            take_step(&socket, &tell, step).await?;
+                        }
+                        if script.starts_with(['+', '-']) && !script.contains([' ', ':']) {
                             socket.send(message).await?;
                         }
                     }
@@ -192,30 +196,95 @@ pub(crate) fn exposed() -> (impl Handler<()>, UnboundedReceiver<Exposed>) {
     (handler, told)
 }
 
-fn take_step(socket: &Socket, step: &str) {
+async fn take_step(
+    socket: &Socket,
+    tell: &UnboundedSender<Exposed>,
+    step: &str,
+) -> Result<(), Error> {
     let (verb, rest) = step.split_at(1);
     let (topic, message) = rest.split_once(':').unwrap_or((rest, ""));
     match verb {
         "+" => socket.join(topic),
         "-" => socket.leave(topic),
         "!" => socket.publish(topic, message),
-        _ => socket.publish_to_others(topic, message),
+        "^" => socket.publish_to_others(topic, message),
+        "=" => socket.send(rest).await?,
+        "(" => socket.send_chunk(rest, false).await?,
+        ")" => socket.send_chunk(rest, true).await?,
+        _ => drop(tell.send(Exposed::Done)),
     }
+    Ok(())
 }
+
+const VERBS: [char; 8] = ['+', '-', '!', '^', '=', '(', ')', '.'];
 
 /// What an [`exposed`] handler tells.
 #[derive(Debug)]
 pub(crate) enum Exposed {
     Sender(Sender),
+    Done,
     Message(Message),
     Ended(Closed),
 }
 
+/// Handlers of other connections may end meanwhile.
 pub(crate) async fn sender_from(told: &mut UnboundedReceiver<Exposed>) -> Sender {
-    match told.recv().await {
-        Some(Exposed::Sender(sender)) => sender,
-        other => panic!("{other:?} instead of a sender"),
+    loop {
+        match told.recv().await {
+            Some(Exposed::Sender(sender)) => return sender,
+            Some(Exposed::Ended(_)) => {}
+            other => panic!("{other:?} instead of a sender"),
+        }
     }
+}
+
+/// Waits until a script is done; handlers of other connections may end meanwhile.
+pub(crate) async fn done_by(told: &mut UnboundedReceiver<Exposed>) {
+    loop {
+        match told.recv().await {
+            Some(Exposed::Done) => return,
+            Some(Exposed::Ended(_)) => {}
+            other => panic!("{other:?} instead of the end of a script"),
+        }
+    }
+}
+
+/// Publishes as `publish` says, and waits until the turn has been served to all members.
+pub(crate) async fn serve(topic: &Topic, publish: impl FnOnce(&Topic)) {
+    let due = topic.counts().sent + topic.len() as u64;
+    publish(topic);
+    eventually(|| topic.counts().sent == due).await;
+}
+
+/// A client of an [`exposed`] handler, a member of a topic, that reads when it is told to, and then slowly.
+pub(crate) async fn narrow_member(
+    running: &Running,
+    told: &mut UnboundedReceiver<Exposed>,
+    topic: &str,
+) -> (Raw, Sender) {
+    let mut raw = Raw::open_narrow(running.address).await;
+    let sender = sender_from(told).await;
+    order(&mut raw, told, &format!("+{topic}")).await;
+    (raw, sender)
+}
+
+/// Has an [`exposed`] handler go through a script.
+pub(crate) async fn order(raw: &mut Raw, told: &mut UnboundedReceiver<Exposed>, script: &str) {
+    raw.say(masked(TEXT, format!("{script} ."))).await;
+    done_by(told).await;
+}
+
+/// Begins a message, so that all others have to wait.
+pub(crate) async fn hold(raw: &mut Raw, sender: &Sender, told: &mut UnboundedReceiver<Exposed>) {
+    order(raw, told, "(begun").await;
+    raw.expect(frame(0x01, "begun")).await;
+    eventually(|| sender.queued() == 0).await;
+}
+
+/// Ends that message.
+pub(crate) async fn release(raw: &mut Raw, told: &mut UnboundedReceiver<Exposed>) {
+    order(raw, told, ")ended").await;
+    raw.expect(frame(0x80, "ended")).await;
 }
 
 /// A client that knows the protocol.
