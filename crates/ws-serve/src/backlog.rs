@@ -35,6 +35,8 @@ struct Queue {
     gone: u64,
     /// How many entries there are.
     len: usize,
+    /// What they weigh.
+    bytes: usize,
     /// At which number each key's entry is, if the topic conflates.
     by_key: HashMap<Option<Key>, u64>,
 }
@@ -81,11 +83,16 @@ impl Backlog {
         let place = self.queues.iter().position(|queue| Arc::ptr_eq(&queue.tally, tally));
         if let Some(place) = place {
             let queue = &mut self.queues[place];
-            if conflates && let Some(old) = queue.remove(&published.key) {
+            // Nothing is dropped for a message that does not fit even so.
+            let fits = self.bytes - queue.bytes + weight <= room;
+            if fits
+                && conflates
+                && let Some(old) = queue.remove(&published.key)
+            {
                 self.bytes -= old.weight;
                 queue.lose(Loss::Conflated, losses);
             }
-            if matches!(policy, SlowConsumer::DropOldest | SlowConsumer::Conflate) {
+            if fits && matches!(policy, SlowConsumer::DropOldest | SlowConsumer::Conflate) {
                 while self.bytes + weight > room
                     && let Some(old) = queue.pop()
                 {
@@ -142,15 +149,16 @@ impl Backlog {
 
 impl Queue {
     fn new(tally: Arc<Tally>) -> Self {
-        Self { tally, entries: VecDeque::new(), gone: 0, len: 0, by_key: HashMap::new() }
+        Self { tally, entries: VecDeque::new(), gone: 0, len: 0, bytes: 0, by_key: HashMap::new() }
     }
 
     fn push(&mut self, entry: Entry) {
         if entry.conflates {
             self.by_key.insert(entry.key.clone(), self.gone + self.entries.len() as u64);
         }
-        self.entries.push_back(Some(entry));
         self.len += 1;
+        self.bytes += entry.weight;
+        self.entries.push_back(Some(entry));
         self.tally.wait();
     }
 
@@ -158,6 +166,7 @@ impl Queue {
         let entry = self.entries.pop_front()??;
         self.gone += 1;
         self.len -= 1;
+        self.bytes -= entry.weight;
         if entry.conflates {
             self.by_key.remove(&entry.key);
         }
@@ -170,6 +179,7 @@ impl Queue {
         let number = self.by_key.remove(key)?;
         let entry = self.entries.get_mut((number - self.gone) as usize)?.take()?;
         self.len -= 1;
+        self.bytes -= entry.weight;
         self.skip_replaced();
         // Each key leaves a gap when it is updated; so many gaps are worth a walk.
         if self.entries.len() > 2 * self.len + FEW {

@@ -52,6 +52,8 @@ pub(crate) struct Outbox {
     lagging: bool,
     /// `lagging` has changed, and the application does not know yet.
     lag_changed: bool,
+    /// The application is being told; a change meanwhile has to wait, for the sake of the order.
+    telling_lag: bool,
 }
 
 /// What a turn's messages have in common.
@@ -79,6 +81,7 @@ impl Outbox {
             losses: None,
             lagging: false,
             lag_changed: false,
+            telling_lag: false,
         }
     }
 
@@ -94,7 +97,7 @@ impl Outbox {
     /// Whether somebody outside is to be told something.
     #[inline]
     pub(crate) fn has_news(&self) -> bool {
-        self.lag_changed
+        (self.lag_changed && !self.telling_lag)
             || (!self.waiting.is_empty() && (!self.link.is_full() || !self.link.can_send()))
     }
 
@@ -106,9 +109,19 @@ impl Outbox {
         std::mem::take(&mut self.waiting)
     }
 
-    /// Whether the client has begun to lag, or has caught up, since this was last asked.
+    /// Whether the client has begun to lag, or has caught up, since this was last asked. If so,
+    /// [`Self::handle_told`] follows, and until then there is nothing more to tell.
     pub(crate) fn take_lag(&mut self) -> Option<bool> {
-        std::mem::take(&mut self.lag_changed).then_some(self.lagging)
+        if self.telling_lag {
+            return None;
+        }
+        self.telling_lag = std::mem::take(&mut self.lag_changed);
+        self.telling_lag.then_some(self.lagging)
+    }
+
+    /// Takes note that the application has been told.
+    pub(crate) fn handle_told(&mut self) {
+        self.telling_lag = false;
     }
 
     /// Ends the transport if the closing handshake is complete. Not over TLS, whose end is a message of
@@ -163,9 +176,18 @@ impl Outbox {
         loop {
             let flushed = self.link.poll_flush(&mut Context::from_waker(&self.session));
             if self.backlog.is_none() || !self.refill() || flushed.is_pending() {
-                return;
+                break;
             }
         }
+        if self.lagging && self.is_idle() {
+            self.set_lagging(false);
+        }
+    }
+
+    /// Whether nothing waits, for the transport or for the end of a message, or ever will again.
+    fn is_idle(&self) -> bool {
+        let waits = self.backlog.is_some() || self.link.queued() > 0 || self.link.is_mid_message();
+        !waits || !self.link.can_send()
     }
 
     /// Moves published messages into the link while it has little; answers whether it moved any.
@@ -181,7 +203,6 @@ impl Outbox {
         while self.link.queued() < REFILL_TO {
             let Some(message) = self.backlog.as_mut().and_then(|backlog| backlog.pop()) else {
                 self.backlog = None;
-                self.set_lagging(false);
                 break;
             };
             self.send_prepared(&message);
@@ -198,16 +219,17 @@ impl Outbox {
             while let Some(message) = backlog.pop() {
                 self.send_prepared(&message);
             }
-            self.set_lagging(false);
         }
+        self.set_lagging(false);
     }
 
     /// Drops all that waits: the connection ends.
     pub(crate) fn discard_backlog(&mut self) {
         if let Some(backlog) = self.backlog.take() {
             backlog.discard(self.losses.get_or_insert_default());
-            self.set_lagging(false);
         }
+        // Also if what it was late with has been dropped before.
+        self.set_lagging(false);
     }
 
     fn send_prepared(&mut self, message: &PreparedMessage) {

@@ -116,18 +116,26 @@ impl Peer {
     #[cold]
     fn tell(&self, mut outbox: MutexGuard<'_, Outbox>) {
         let waiting = outbox.take_waiting();
-        let lag = outbox.take_lag().map(|lagging| Lag {
+        let mut lag = self.take_lag(&mut outbox);
+        drop(outbox);
+        waiting.into_iter().for_each(Waker::wake);
+        // What changes meanwhile, on another thread or by the callback, is told by us when it returns.
+        while let Some(change) = lag {
+            self.hub.handle_lag(change);
+            let mut outbox = self.lock();
+            outbox.handle_told();
+            lag = self.take_lag(&mut outbox);
+        }
+    }
+
+    fn take_lag(&self, outbox: &mut Outbox) -> Option<Lag> {
+        outbox.take_lag().map(|lagging| Lag {
             connection: self.id,
             peer_addr: self.address,
             lagging,
             queued: outbox.queued(),
             counts: outbox.counts(),
-        });
-        drop(outbox);
-        waiting.into_iter().for_each(Waker::wake);
-        if let Some(lag) = lag {
-            self.hub.handle_lag(lag);
-        }
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Outbox> {
