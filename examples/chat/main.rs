@@ -34,11 +34,7 @@ async fn main() -> anyhow::Result<()> {
         .config(Config::default().max_message_size(MAX_MESSAGE))
         .deflate(Deflate::default())
         .on_request(page);
-    let shutdown = server.shutdown_handle();
-    tokio::spawn(async move {
-        examples::stop_signal().await;
-        shutdown.start();
-    });
+    examples::stop_on_signals(server.shutdown_handle())?;
     let address = server.local_addr().expect("it listens on TCP");
     println!("open http://{address} in two tabs, and chat");
     let rooms = Arc::new(Rooms::default());
