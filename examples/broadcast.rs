@@ -4,7 +4,7 @@
 #![expect(clippy::print_stdout, reason = "a program that talks to its user")]
 
 use clap::Parser;
-use ws_serve::{Config, Error, Server, Socket};
+use ws_serve::{Config, Error, Limits, Rate, Server, Socket};
 
 /// A broadcast server.
 #[derive(Parser)]
@@ -28,12 +28,10 @@ async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let server = Server::bind(&options.address)?
         .config(Config::default().max_message_size(options.max_message_size))
+        // It is load-tested: thousands of clients connect in the same moment.
+        .limits(Limits::default().handshakes(Rate::per_second(1_000_000)))
         .workers(options.workers);
-    let shutdown = server.shutdown_handle();
-    tokio::spawn(async move {
-        examples::stop_signal().await;
-        shutdown.start();
-    });
+    examples::stop_on_signals(server.shutdown_handle())?;
     println!("listening on ws://{}", server.local_addr().expect("it listens on TCP"));
     server.serve(broadcast).await?;
     Ok(())

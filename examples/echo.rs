@@ -4,7 +4,7 @@
 #![expect(clippy::print_stdout, reason = "a program that talks to its user")]
 
 use clap::{Parser, ValueEnum};
-use ws_serve::{Config, Deflate, Error, Server, Socket};
+use ws_serve::{Config, Deflate, Error, Limits, Rate, Server, Socket};
 
 /// An echo server.
 #[derive(Parser)]
@@ -39,6 +39,8 @@ async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let mut server = Server::bind(&options.address)?
         .config(Config::default().max_message_size(options.max_message_size))
+        // It is load-tested: thousands of clients connect in the same moment.
+        .limits(Limits::default().handshakes(Rate::per_second(1_000_000)))
         .workers(options.workers);
     if let Some(kind) = options.deflate {
         server = server.deflate(match kind {
@@ -46,11 +48,7 @@ async fn main() -> anyhow::Result<()> {
             Compress::BestRatio => Deflate::best_ratio(),
         });
     }
-    let shutdown = server.shutdown_handle();
-    tokio::spawn(async move {
-        examples::stop_signal().await;
-        shutdown.start();
-    });
+    examples::stop_on_signals(server.shutdown_handle())?;
     println!("listening on ws://{}", server.local_addr().expect("it listens on TCP"));
     server.serve(echo).await?;
     Ok(())

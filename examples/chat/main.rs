@@ -5,13 +5,11 @@
 
 mod rooms;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use clap::Parser;
 use ws_serve::{
-    CloseCode, Config, Deflate, Error, Message, Server, Socket,
-    conn::proto::bytes::Bytes,
-    http::{Request, Response, StatusCode, header},
+    CloseCode, Config, Deflate, Error, Message, Page, Route, Server, SlowConsumer, Socket, State,
 };
 
 use crate::rooms::{Command, Event, Rooms};
@@ -22,6 +20,9 @@ struct Options {
     /// Where to listen.
     #[arg(default_value = "127.0.0.1:9001")]
     address: String,
+    /// How long to answer /ready with 503 before connections are closed, for load balancers.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    grace_period: u64,
 }
 
 #[tokio::main]
@@ -30,36 +31,27 @@ async fn main() -> anyhow::Result<()> {
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .init();
     let options = Options::parse();
-    let server = Server::bind(&options.address)?
+    let chat = Route::new(chat)
         .config(Config::default().max_message_size(MAX_MESSAGE))
         .deflate(Deflate::default())
-        .on_request(page);
-    let shutdown = server.shutdown_handle();
-    tokio::spawn(async move {
-        examples::stop_signal().await;
-        shutdown.start();
-    });
+        // Nobody should believe to have seen everything who has not. The page connects again by
+        // itself, says that it was away, and is told anew who is here.
+        .slow_consumer(SlowConsumer::Disconnect(CloseCode::TRY_AGAIN_LATER));
+    let server = Server::bind(&options.address)?
+        .page("/", Page::html(include_str!("page.html")))
+        .route("/ws", chat)
+        .state(Arc::new(Rooms::default()))
+        .health("/health")
+        .readiness("/ready")
+        .grace_period(Duration::from_secs(options.grace_period));
+    examples::stop_on_signals(server.shutdown_handle())?;
     let address = server.local_addr().expect("it listens on TCP");
     println!("open http://{address} in two tabs, and chat");
-    let rooms = Arc::new(Rooms::default());
-    server.serve(move |socket| chat(socket, Arc::clone(&rooms))).await?;
+    server.run().await?;
     Ok(())
 }
 
-/// Everything that is not the WebSocket.
-fn page(request: &mut Request<()>) -> Option<Response<Bytes>> {
-    let (status, kind, body) = match request.uri().path() {
-        "/ws" => return None,
-        "/" => (StatusCode::OK, "text/html; charset=utf-8", include_str!("page.html")),
-        _ => (StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "Not here. The chat is at /.\n"),
-    };
-    let mut response = Response::new(Bytes::from_static(body.as_bytes()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
-    Some(response)
-}
-
-async fn chat(mut socket: Socket, rooms: Arc<Rooms>) -> Result<(), Error> {
+async fn chat(mut socket: Socket, State(rooms): State<Arc<Rooms>>) -> Result<(), Error> {
     let mut seat = None;
     let result = converse(&mut socket, &rooms, &mut seat).await;
     // However it ended, the others see the chair empty.

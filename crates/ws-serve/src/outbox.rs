@@ -336,11 +336,11 @@ impl Outbox {
     ) -> Result<(), Overflow> {
         let backlog = self.backlog.get_or_insert_default();
         let losses = self.losses.get_or_insert_default();
-        let lost = losses[Loss::Full as usize];
+        let lost: u64 = losses.iter().sum();
         let room = terms.max_queue.saturating_sub(self.link.queued());
         let size = slice.frame(published).len();
         let result = backlog.push(published, size, terms.tally, terms.policy, room, losses);
-        let late = losses[Loss::Full as usize] > lost || backlog.bytes() > room / 2;
+        let late = losses.iter().sum::<u64>() > lost || backlog.bytes() > room / 2;
         if backlog.is_empty() {
             self.backlog = None;
         }
