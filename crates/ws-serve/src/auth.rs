@@ -39,7 +39,7 @@ pub fn basic_auth(
     check: impl Fn(&str, &str) -> bool + Send + Sync + 'static,
 ) -> impl Fn(&mut Request<()>) -> Option<Response<Bytes>> + Send + Sync + 'static {
     let challenge = challenge(realm);
-    move |request| match credentials(request.headers()) {
+    move |request| match basic_credentials(request.headers()) {
         Some((name, password)) if check(&name, &password) => {
             request.extensions_mut().insert(Username(name));
             None
@@ -60,7 +60,7 @@ where
     let (challenge, check) = (challenge(realm), Arc::new(check));
     move |mut request| {
         let (challenge, check) = (challenge.clone(), Arc::clone(&check));
-        let credentials = credentials(request.headers());
+        let credentials = basic_credentials(request.headers());
         Box::pin(async move {
             if let Some((name, password)) = credentials
                 && check(name.clone(), password).await
@@ -79,8 +79,10 @@ pub fn is_same(one: &str, other: &str) -> bool {
     one.as_bytes().ct_eq(other.as_bytes()).into()
 }
 
-/// §2: `Basic` and the name, a colon and the password in base64, UTF-8.
-fn credentials(headers: &HeaderMap) -> Option<(String, String)> {
+/// The name and the password of a request, for hooks that take other proofs, too. RFC 7617 §2: `Basic`, and
+/// the name, a colon and the password in base64 of UTF-8.
+#[must_use]
+pub fn basic_credentials(headers: &HeaderMap) -> Option<(String, String)> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };
     let (scheme, encoded) = value.to_str().ok()?.split_once(' ')?;

@@ -91,7 +91,7 @@ mod counts;
 pub use counts::Counts;
 
 mod auth;
-pub use auth::{Username, basic_auth, basic_auth_async, is_same};
+pub use auth::{Username, basic_auth, basic_auth_async, basic_credentials, is_same};
 
 mod limits;
 pub use limits::Limits;

@@ -48,6 +48,8 @@ pub(crate) struct Outbox {
     sent: u64,
     /// How many of them were dropped; boxed, because most connections lose none.
     losses: Option<Box<Losses>>,
+    /// How many bytes of published messages were put into the link since it was last empty.
+    published: usize,
     /// Whether the client is behind so far that the application was told.
     lagging: bool,
     /// `lagging` has changed, and the application does not know yet.
@@ -79,6 +81,7 @@ impl Outbox {
             backlog: None,
             sent: 0,
             losses: None,
+            published: 0,
             lagging: false,
             lag_changed: false,
             telling_lag: false,
@@ -233,8 +236,13 @@ impl Outbox {
     }
 
     fn send_prepared(&mut self, message: &PreparedMessage) {
+        let before = self.link.queued();
+        if before == 0 {
+            self.published = 0;
+        }
         let sent = self.link.send_prepared(message);
         debug_assert!(sent.is_ok(), "it was looked at before");
+        self.published += self.link.queued() - before;
     }
 
     fn set_lagging(&mut self, lagging: bool) {
@@ -313,6 +321,7 @@ impl Outbox {
             let (cut, written) = slice.message_at(messages.start, written);
             waiting.start = cut + 1;
             let frame = slice.frame(&published[cut]);
+            self.published = frame.len();
             let rest = self.link.send_rest(frame, written);
             debug_assert!(rest.is_ok(), "it was looked at before");
         }
@@ -337,7 +346,8 @@ impl Outbox {
         let backlog = self.backlog.get_or_insert_default();
         let losses = self.losses.get_or_insert_default();
         let lost: u64 = losses.iter().sum();
-        let room = terms.max_queue.saturating_sub(self.link.queued());
+        // What is published is limited; a handler's own messages, which it waits for, take none of its room.
+        let room = terms.max_queue.saturating_sub(self.link.queued().min(self.published));
         let size = slice.frame(published).len();
         let result = backlog.push(published, size, terms.tally, terms.policy, room, losses);
         let late = losses.iter().sum::<u64>() > lost || backlog.bytes() > room / 2;
