@@ -123,13 +123,14 @@ async fn close_all(settings: &Settings, hub: &Hub) {
     hub.flush_all();
     let peers = hub.peers();
     // All of them in half of the time at the latest, so that the last ones have the other half.
-    let fit = settings.drain_timeout.as_secs_f64() / 2.0 / PACE_TICK.as_secs_f64();
-    let batch = settings.pace.per_tick(PACE_TICK).max((peers.len() as f64 / fit.max(1.0)) as usize);
-    let mut next = Instant::now();
+    let half = settings.drain_timeout.min(FOR_EVER) / 2;
+    let (start, mut tick) = (Instant::now(), 0);
     for (number, peer) in peers.iter().enumerate() {
-        if number > 0 && number % batch.max(1) == 0 {
-            next += PACE_TICK;
-            sleep_until(next).await;
+        let due = settings.pace.delay(number, peers.len(), half);
+        let due = (due.as_nanos() / PACE_TICK.as_nanos()) as u32;
+        if due > tick {
+            tick = due;
+            sleep_until(start + PACE_TICK * tick).await;
         }
         let _ = peer.close(frame.clone());
     }

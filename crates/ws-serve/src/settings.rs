@@ -91,10 +91,14 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// So many in such a time.
-    pub(crate) fn per_tick(&self, tick: Duration) -> usize {
-        let ticks = (self.per.as_secs_f64() / tick.as_secs_f64()).max(1.0);
-        ((self.count as f64 / ticks) as usize).max(1)
+    /// How long after the first of `all` connections this one has its turn, if the last one must have it
+    /// within the limit.
+    pub(crate) fn delay(&self, number: usize, all: usize, limit: Duration) -> Duration {
+        let delay = |per: Duration, count: usize| {
+            per.as_nanos().saturating_mul(number as u128) / count.max(1) as u128
+        };
+        let nanos = delay(self.per, self.count).min(delay(limit, all));
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 }
 
