@@ -288,7 +288,7 @@ pub(crate) async fn release(raw: &mut Raw, told: &mut UnboundedReceiver<Exposed>
 }
 
 /// A client that knows the protocol.
-pub(crate) struct Web(pub(crate) WebSocket<TcpStream>);
+pub(crate) struct Web<S = TcpStream>(pub(crate) WebSocket<S>);
 
 impl Web {
     pub(crate) async fn open(address: SocketAddr) -> Self {
@@ -313,6 +313,16 @@ impl Web {
         client.say(format!("+{topic}")).await;
         assert_eq!(client.hear().await, format!("+{topic}"));
         client
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Web<S> {
+    /// A client on a stream of its own kind.
+    pub(crate) async fn open_over(stream: S) -> Self {
+        let client = Client::new("ws://localhost/").expect("a valid URL");
+        let config = ws_serve::Config::default().max_message_size(16 << 20);
+        let opened = client.config(config).connect_over(stream).await;
+        Self(opened.expect("an open connection").0)
     }
 
     pub(crate) async fn say(&mut self, message: impl Into<Message>) {
@@ -346,11 +356,12 @@ impl Web {
 }
 
 /// A client that is made of bytes.
-pub(crate) struct Raw(pub(crate) BufReader<TcpStream>);
+pub(crate) struct Raw<S = TcpStream>(pub(crate) BufReader<S>);
 
 impl Raw {
     pub(crate) async fn open(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.expect("the server listens");
+        stream.set_nodelay(true).expect("a TCP stream");
         Self::upgrade(stream).await
     }
 
@@ -368,6 +379,7 @@ impl Raw {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(16 << 10).expect("a valid size");
         let stream = socket.connect(address).await.expect("the server listens");
+        stream.set_nodelay(true).expect("a TCP stream");
         Self::upgrade_with(stream, request(path, [])).await
     }
 
@@ -385,14 +397,15 @@ impl Raw {
         assert_eq!(answered, Some(answer));
         raw
     }
+}
 
-    pub(crate) async fn upgrade(stream: TcpStream) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
+    pub(crate) async fn upgrade(stream: S) -> Self {
         Self::upgrade_with(stream, REQUEST).await
     }
 
     /// A client with a request of its own.
-    pub(crate) async fn upgrade_with(stream: TcpStream, request: impl AsRef<[u8]>) -> Self {
-        stream.set_nodelay(true).expect("a TCP stream");
+    pub(crate) async fn upgrade_with(stream: S, request: impl AsRef<[u8]>) -> Self {
         let mut raw = Self(BufReader::new(stream));
         raw.say(request).await;
         let head = raw.head().await;
