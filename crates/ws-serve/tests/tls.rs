@@ -213,7 +213,6 @@ async fn pieces_of_a_handshake_and_of_messages_are_put_together(server: Server) 
         let mut raw = Raw(BufReader::new(stream));
         for piece in said.chunks(size) {
             raw.say(piece).await;
-            raw.0.get_mut().flush().await.expect("the server is there");
         }
         assert!(raw.head().await.starts_with("HTTP/1.1 101 "));
         raw.expect([frame(TEXT, "early"), frame(TEXT, "words")].concat()).await;
@@ -652,7 +651,11 @@ where
     let (mut reading, mut writing) = tokio::io::split(stream);
     let mut answer = Vec::new();
     let dawdling = async {
-        if writing.write_all(said).await.is_err() || said.is_empty() {
+        let said_it = async {
+            writing.write_all(said).await?;
+            writing.flush().await
+        };
+        if said_it.await.is_err() || said.is_empty() {
             return pending().await;
         }
         loop {

@@ -415,6 +415,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
 
     pub(crate) async fn say(&mut self, bytes: impl AsRef<[u8]>) {
         self.0.write_all(bytes.as_ref()).await.expect("the server is there");
+        // TLS may hold the rest when tokio makes this task yield.
+        self.0.flush().await.expect("the server is there");
     }
 
     /// An HTTP head.
