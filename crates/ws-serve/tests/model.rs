@@ -35,52 +35,37 @@ async fn walk_all(seeds: Range<u64>, server: impl Fn() -> Server) {
     let steps = number("WS_MODEL_STEPS").unwrap_or(2_000);
     let seeds = number("WS_MODEL_SEED").map_or(seeds, |seed| seed..seed + 1);
     println!("{steps} steps from each of the seeds {seeds:?}");
-    let mut all = Totals::default();
+    let all_of_them = steps >= 2_000 && seeds.end - seeds.start > 1;
+    let (mut counts, mut disconnected) = (Counts::default(), 0);
     for seed in seeds {
         println!("seed {seed}");
         let mut walk = Walk::start(seed, server()).await;
         for _ in 0..steps {
             within(walk.step()).await;
         }
-        all.add(&walk.end().await);
+        let walked = walk.end().await;
+        counts += walked.0;
+        disconnected += walked.1;
     }
-    println!("{all:?}");
-    // A walk that never comes across what it is about proves nothing.
-    if steps >= 2_000 {
-        let Totals { delivered, dropped_full, dropped_conflated, dropped_closed, disconnected } =
-            all;
-        let least = delivered.min(dropped_full).min(dropped_conflated).min(dropped_closed);
-        assert!(least > 100 && disconnected > 5, "{all:?}");
-    }
-}
-
-#[derive(Debug, Default, Clone, Copy)]
-struct Totals {
-    delivered: u64,
-    dropped_full: u64,
-    dropped_conflated: u64,
-    dropped_closed: u64,
-    disconnected: u64,
-}
-
-impl Totals {
-    fn add(&mut self, more: &Self) {
-        self.delivered += more.delivered;
-        self.dropped_full += more.dropped_full;
-        self.dropped_conflated += more.dropped_conflated;
-        self.dropped_closed += more.dropped_closed;
-        self.disconnected += more.disconnected;
+    println!("{counts:?}, {disconnected} disconnected");
+    // Walks that never come across what they are about prove nothing.
+    if all_of_them {
+        let losses = [counts.dropped_full, counts.dropped_conflated, counts.dropped_closed];
+        assert!(losses.iter().all(|count| *count > 500) && disconnected > 50);
+        assert!(counts.delivered() > 20_000);
     }
 }
 
 const CLIENTS: usize = 8;
 /// These read whatever there is, again and again, and must not miss a thing.
 const FAST: usize = 3;
+/// The ones from here on do not read before the end, so that even the system's buffers are full.
+const DEAF: usize = 6;
 const NAMES: [&str; 4] = ["strict", "newest", "oldest", "latest"];
 const STRICT: usize = 0;
 const LATEST: usize = 3;
 const KEYS: u64 = 4;
-const MAX_QUEUE: usize = 40_000;
+const MAX_QUEUE: usize = 100_000;
 
 struct Walk {
     random: Random,
@@ -93,9 +78,10 @@ struct Walk {
     /// The next message's number.
     next: u64,
     steps: usize,
-    totals: Totals,
     /// What ended connections had counted.
     counted: Counts,
+    /// How many of them were disconnected because they did not keep up.
+    disconnected: u64,
 }
 
 struct Client {
@@ -138,8 +124,8 @@ impl Walk {
             clients: Vec::new(),
             next: 0,
             steps: 0,
-            totals: Totals::default(),
             counted: Counts::default(),
+            disconnected: 0,
         };
         for id in 0..CLIENTS {
             let client = Client::open(&walk.running, &mut walk.told, id < FAST).await;
@@ -161,6 +147,8 @@ impl Walk {
             }
         }
         match self.random.below(1000) {
+            // Those that do not read would not be there for long.
+            0..120 if id >= DEAF && topic == STRICT => {}
             0..120 => self.join(id, topic).await,
             120..160 => self.leave(id, topic).await,
             160..500 => self.publish(topic, None, None).await,
@@ -169,12 +157,12 @@ impl Walk {
                 self.publish(topic, Some(key), None).await;
             }
             650..750 => self.publish(topic, None, Some(id)).await,
-            750..754 => self.end_client(id, End::ByClient).await,
-            754..758 => self.end_client(id, End::ByServer).await,
-            758..762 => self.end_client(id, End::Vanish).await,
+            750..752 => self.end_client(id, End::ByClient).await,
+            752..754 => self.end_client(id, End::ByServer).await,
+            754..756 => self.end_client(id, End::Vanish).await,
             762..800 => self.hold(id).await,
             800..830 => self.release(id).await,
-            830..900 if id >= FAST => {
+            830..900 if (FAST..DEAF).contains(&id) => {
                 let count = self.random.below(200);
                 self.clients[id].read(count).await;
             }
@@ -220,7 +208,7 @@ impl Walk {
     async fn publish(&mut self, topic: usize, key: Option<u64>, except: Option<usize>) {
         let number = self.next;
         self.next += 1;
-        let length = match self.random.below(20) {
+        let length = match self.random.below(8) {
             0 => self.random.below(LARGEST),
             _ => self.random.below(2_000),
         };
@@ -292,19 +280,12 @@ impl Walk {
         }
         eventually(|| client.sender.counts().waiting == 0).await;
         client.check(id < FAST, end);
-        let counts = client.sender.counts();
-        self.totals.add(&Totals {
-            delivered: counts.delivered(),
-            dropped_full: counts.dropped_full,
-            dropped_conflated: counts.dropped_conflated,
-            dropped_closed: counts.dropped_closed,
-            disconnected: (end == End::ByPolicy).into(),
-        });
-        self.counted = sum(self.counted, counts);
+        self.disconnected += u64::from(end == End::ByPolicy);
+        self.counted += client.sender.counts();
     }
 
     /// Everybody hears what is left, and all counts are exact.
-    async fn end(mut self) -> Totals {
+    async fn end(mut self) -> (Counts, u64) {
         within(self.settle()).await;
         for id in 0..CLIENTS {
             if self.clients[id].sender.is_open() {
@@ -314,8 +295,9 @@ impl Walk {
         for id in 0..CLIENTS {
             within(self.end_client(id, End::ByServer)).await;
         }
-        let of_topics = self.topics.iter().map(Topic::counts);
-        assert_eq!(of_topics.fold(Counts::default(), sum), self.counted);
+        let mut of_topics = Counts::default();
+        self.topics.iter().for_each(|topic| of_topics += topic.counts());
+        assert_eq!(of_topics, self.counted);
         assert_eq!(self.counted.waiting, 0);
         for (topic, owed) in self.topics.iter().zip(self.owed) {
             assert_eq!(topic.counts().sent, owed, "{}", topic.name());
@@ -326,10 +308,10 @@ impl Walk {
         self.settle().await;
         within(self.clients[0].catch_up()).await;
         assert_eq!(self.clients[0].heard(), 1);
-        let Self { running, clients, totals, .. } = self;
+        let Self { running, clients, counted, disconnected, .. } = self;
         drop(clients);
         within(running.end()).await;
-        totals
+        (counted, disconnected)
     }
 }
 
@@ -463,16 +445,6 @@ impl Client {
     }
 }
 
-fn sum(one: Counts, other: Counts) -> Counts {
-    let mut sum = one;
-    sum.sent += other.sent;
-    sum.waiting += other.waiting;
-    sum.dropped_full += other.dropped_full;
-    sum.dropped_conflated += other.dropped_conflated;
-    sum.dropped_closed += other.dropped_closed;
-    sum
-}
-
 /// SplitMix64.
 struct Random(u64);
 
@@ -487,4 +459,4 @@ impl Random {
 }
 
 /// The largest message's text.
-const LARGEST: usize = 30_000;
+const LARGEST: usize = 200_000;
