@@ -40,19 +40,17 @@ async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let token = options.token.map_or_else(new_secret, Ok)?;
     let users = Arc::new(Users::new(&options.users, &token)?);
-    let (for_headers, for_cookies, for_login, for_logout) =
-        (Arc::clone(&users), Arc::clone(&users), Arc::clone(&users), users);
+    let (for_login, for_headers, for_cookies) = (Arc::clone(&users), Arc::clone(&users), users);
     // `Server::origins` is left at its default, and here it matters. A browser sends the cookie along
     // whichever page opens the WebSocket, also one of another site that its user happens to visit, and
     // nothing keeps that page from reading the answers: cross-site WebSocket hijacking. What gives
     // such a page away is its `Origin`, which is refused with 403. `SameSite` alone is not enough:
     // other ports and subdomains of this host are the same site.
     let server = Server::bind(&options.address)?
+        .on_request(move |request| log_in_or_out(&for_login, request))
         .on_request(move |request| check_header(&for_headers, request))
         .on_request_async(move |request| check_cookie(Arc::clone(&for_cookies), request))
         .page("/", Page::html(include_str!("page.html")))
-        .page_with("/login", move |request| log_in(&for_login, request))
-        .page_with("/logout", move |request| log_out(&for_logout, request))
         .route("/ws", greet)
         // Who has been shut out meanwhile is found out when the client comes back.
         .max_lifetime(Duration::from_secs(60 * 60));
@@ -70,6 +68,32 @@ async fn greet(mut socket: Socket, Data(user): Data<User>) -> Result<(), Error> 
         socket.send(message).await?;
     }
     Ok(())
+}
+
+/// What the page POSTs, which is for a hook, since a `Page` is for GET.
+fn log_in_or_out(users: &Users, request: &Request<()>) -> Option<Response<Bytes>> {
+    match (request.method(), request.uri().path()) {
+        (&Method::POST, "/login") => Some(log_in(users, request.headers())),
+        (&Method::POST, "/logout") => {
+            if let Some(session) = session(request.headers()) {
+                users.end_session(session);
+            }
+            Some(set_cookie("", "0"))
+        }
+        _ => None,
+    }
+}
+
+/// Makes a session of a password. The page sends it in a header: a hook sees no body.
+fn log_in(users: &Users, headers: &HeaderMap) -> Response<Bytes> {
+    // Not 401, at which the browser would ask for the password by itself.
+    let Some(user) = users.by_authorization(headers) else {
+        return Page::text("Wrong name or password.\n").status(StatusCode::FORBIDDEN).into();
+    };
+    match users.open_session(&user.name) {
+        Ok(session) => set_cookie(&session, "3600"),
+        Err(_) => Page::text("Try later.\n").status(StatusCode::SERVICE_UNAVAILABLE).into(),
+    }
 }
 
 /// Programs say who they are in a header, which pages cannot set. A wrong one is refused even if
@@ -97,31 +121,6 @@ async fn check_cookie(
     };
     request.extensions_mut().insert(user.ok_or_else(unauthorized)?);
     Ok(request)
-}
-
-/// Makes a session of a password. The page sends it in a header: a `Page` sees no body.
-fn log_in(users: &Users, request: &Request<()>) -> Response<Bytes> {
-    if request.method() != Method::POST {
-        return Page::text("POST it.\n").status(StatusCode::METHOD_NOT_ALLOWED).into();
-    }
-    // Not 401, at which the browser would ask for the password by itself.
-    let Some(user) = users.by_authorization(request.headers()) else {
-        return Page::text("Wrong name or password.\n").status(StatusCode::FORBIDDEN).into();
-    };
-    match users.open_session(&user.name) {
-        Ok(session) => set_cookie(&session, "3600"),
-        Err(_) => Page::text("Try later.\n").status(StatusCode::SERVICE_UNAVAILABLE).into(),
-    }
-}
-
-fn log_out(users: &Users, request: &Request<()>) -> Response<Bytes> {
-    if request.method() != Method::POST {
-        return Page::text("POST it.\n").status(StatusCode::METHOD_NOT_ALLOWED).into();
-    }
-    if let Some(session) = session(request.headers()) {
-        users.end_session(session);
-    }
-    set_cookie("", "0")
 }
 
 /// `HttpOnly`: no script reads it. `SameSite=Strict`: other sites' pages do not send it. With TLS it

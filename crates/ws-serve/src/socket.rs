@@ -117,8 +117,9 @@ impl Socket {
         })
     }
 
-    /// Sends a piece of a message; the first one begins it, the `last` ends it. Until then other
-    /// messages, broadcasts too, pass this connection by.
+    /// Sends a piece of a message; the first one begins it, the `last` ends it. Until then
+    /// messages of topics wait for its end, and [`broadcast`](crate::broadcast()) and
+    /// [`Sender::try_send`] pass this connection by.
     ///
     /// # Errors
     /// As [`send`](Self::send).
