@@ -39,8 +39,10 @@ async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let mut server = Server::bind(&options.address)?
         .config(Config::default().max_message_size(options.max_message_size))
-        // It is load-tested: thousands of clients connect in the same moment.
+        // It is load-tested: by thousands of clients that connect in the same moment, as fast as they can.
         .limits(Limits::default().handshakes(Rate::per_second(1_000_000)))
+        .message_rate(None)
+        .byte_rate(None)
         .workers(options.workers);
     if let Some(kind) = options.deflate {
         server = server.deflate(match kind {
