@@ -49,8 +49,8 @@ pub(crate) async fn run(listeners: Vec<Listener>, settings: Arc<Settings>) -> io
     if !drained {
         tracing::warn!(connections = hub.len(), "ending connections that did not close in time");
         hub.abort_all();
-        // A handler that waits for something else does not see the end of its connection; it ends
-        // with the runtime.
+        // An abort wakes the sessions, which drop their handlers; one that blocks its thread ends with
+        // the runtime.
         let _ = timeout_at(Instant::now() + AFTER_ABORT, tracker.wait()).await;
     }
     drop(end);

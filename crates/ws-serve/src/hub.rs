@@ -26,7 +26,7 @@ type Serving = (Arc<Shard>, Turn);
 pub(crate) struct Hub {
     settings: Arc<Settings>,
     pub(crate) counters: Counters,
-    /// Counts on, as long as somebody wants to know how old things are; see [`Clock`].
+    /// Advanced by a task of its own; see [`Clock`].
     pub(crate) clock: Clock,
     flusher: AtomicWaker,
     /// Shards in which something was published since they were last flushed.
@@ -182,5 +182,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// After so many deliveries the runtime's other tasks get a turn: about a millisecond of writes.
 const WRITES_PER_TURN: usize = 256;
 
-/// Chosen: they take at most a second each; beyond that a flood gets nothing but its end.
+/// Chosen: a client that reads is done within a second, and one that does not within the open timeout of
+/// the default configuration; beyond that many a flood gets nothing but its end.
 const MAX_REFUSALS: usize = 1000;

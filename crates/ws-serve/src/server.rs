@@ -214,7 +214,7 @@ impl Server {
     /// Serves a path. A pattern has parameters, `/chat/{room}`, each a whole segment, and at its end
     /// perhaps the rest of the path, `/files/{*rest}`; the handler takes them after its socket, as any
     /// types that can be parsed. What cannot be parsed is answered with 404, and a path that differs
-    /// only in a slash at its end with a redirect.
+    /// only in a slash at its end with a redirect, unless there is a [fallback](Self::fallback).
     ///
     /// A pattern or a handler that can never work is an error when the server starts.
     #[doc(alias = "Sock.route")]
@@ -246,7 +246,8 @@ impl Server {
         self
     }
 
-    /// Serves all paths that no route matches. Without it they are answered with 404.
+    /// Serves all paths that no route matches, also those that differ from one only in a slash at the end.
+    /// Without it they are answered with 404.
     pub fn fallback<Args>(mut self, route: impl IntoRoute<Args>) -> Self {
         self.fallback = Some(route.into_route());
         self
@@ -298,8 +299,9 @@ impl Server {
         self
     }
 
-    /// Looks at each response before it is sent, and may add headers, such as a cookie. What a 101 says
-    /// about the handshake stays as it is.
+    /// Looks at the response to each request that could be read, and may add headers, such as a cookie. What
+    /// a 101 says about the handshake stays as it is. Probes, requests that are no HTTP, and connections
+    /// that are refused before their request was read are answered without it.
     #[doc(alias = "process_response")]
     pub fn on_response(
         mut self,
@@ -594,7 +596,7 @@ const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What process managers commonly grant between "please" and "now".
 const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// As Phoenix does it: what comes back at once is what a server of this size can take.
+/// Chosen, as Phoenix has it.
 const DEFAULT_PACE: Pace = Pace { count: 10_000, per: Duration::from_secs(2) };
 
 /// What an `Instant` can be added to.

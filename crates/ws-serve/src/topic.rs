@@ -137,7 +137,8 @@ impl Topic {
     }
 
     /// Publishes a message to all members. Never waits, and costs the same for ten members as for
-    /// ten thousand: they are served when the current turn of their runtime ends.
+    /// ten thousand: they are served when the current turn of their runtime ends. Only who publishes more
+    /// than 1 MiB within a turn serves them at once, so that no memory grows without end.
     ///
     /// It is framed once, and compressed at most once for each window that members use, whatever
     /// their number.
